@@ -1,0 +1,217 @@
+"""A State and facts in; a verified folder per step out, and back: Orbax, a manifest of SHA-256, fall-back.
+
+A checkpoint counts once its manifest stands, which is written after Orbax has committed everything else.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lm import trees, workdir
+from lm.refusal import Refusal
+
+MANIFEST = "manifest.json"
+_ASIDE = ".damaged"
+
+
+def steps(folder: Path) -> list[int]:
+    """Return the steps with a manifest, oldest first."""
+    names = [path.parent.name for path in folder.glob(f"*/{MANIFEST}")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def meta(folder: Path, step: int) -> dict[str, Any]:
+    """Return the facts that were saved with a step."""
+    return json.loads((folder / str(step) / MANIFEST).read_text(encoding="utf-8"))["meta"]
+
+
+def damage(path: Path) -> str:
+    """Return what is wrong with a checkpoint's files, by the manifest's hashes; nothing when all are as written."""
+    try:
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        wanted, files = manifest.pop("sha256"), manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path / MANIFEST} cannot be read"
+    if hashlib.sha256(_canonical(manifest)).hexdigest() != wanted:
+        return f"{path / MANIFEST} has changed since it was written"
+    for name, digest in files.items():
+        if not (path / name).is_file():
+            return f"{path / name} is missing"
+        if _digest(path / name) != digest:
+            return f"{path / name} has changed since it was written"
+    return ""
+
+
+def newest(folder: Path, say: Callable[[str], None]) -> int | None:
+    """Return the newest step whose files are as written; damaged ones are named and set aside.
+
+    Raises:
+      Refusal: there are checkpoints, but every one is damaged.
+    """
+    found = steps(folder)
+    reasons = []
+    for path in sorted(folder.glob("[0-9]*")):
+        if path.name.isdigit() and int(path.name) not in found:
+            say(f"checkpoint {path.name} has no {MANIFEST}: it was never finished, and is not used.")
+    for step in reversed(found):
+        path = folder / str(step)
+        reason = damage(path)
+        if not reason:
+            return step
+        aside = _set_aside(path)
+        reasons.append(reason)
+        say(f"checkpoint {step} is damaged: {reason}; it is set aside as {aside.name}.")
+    if found or list(folder.glob(f"*{_ASIDE}*")):
+        why = f" ({reasons[0]})" if reasons else ""
+        raise Refusal(
+            f"every checkpoint in {folder} is damaged{why}; to start again, use another workdir or delete it."
+        )
+    return None
+
+
+def score(folder: Path, step: int, loss: float | None) -> None:
+    """Put the validation loss of a step that was saved without it into its manifest."""
+    path = folder / str(step)
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    manifest.pop("sha256")
+    manifest["meta"]["loss"] = loss
+    _write_manifest(path, manifest)
+
+
+def restore(path: Path, item: str, template: Any) -> Any:
+    """Return an item of a checkpoint, laid out as the template's shardings say.
+
+    Args:
+      path: the checkpoint's folder.
+      item: "params" or "opt_state".
+      template: a pytree of jax.ShapeDtypeStruct.
+
+    Raises:
+      Refusal: the leaves saved have other paths, shapes or dtypes than the template's.
+    """
+    saved = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["meta"]["leaves"][item]
+    wanted = describe(template)
+    if saved != wanted:
+        lines = [
+            f"{name}: saved {saved.get(name, 'nothing')}, wanted {wanted.get(name, 'nothing')}"
+            for name in sorted(saved.keys() | wanted.keys())
+            if saved.get(name) != wanted.get(name)
+        ]
+        raise Refusal(f"checkpoint {path} does not fit: {'; '.join(lines)}.")
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path / item, args=ocp.args.StandardRestore(template))
+
+
+def describe(tree: Any) -> dict[str, str]:
+    """Return path → `dtype[shape]` of every leaf."""
+    words = (f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for leaf in jax.tree.leaves(tree))
+    return dict(zip(trees.paths(tree), words, strict=True))
+
+
+class Saver:
+    """Saves in the background, one checkpoint at a time, and keeps the newest and the best.
+
+    folder: where the steps go. latest, best: how many to keep. say: receives a line when a step is safe.
+    """
+
+    def __init__(self, folder: Path, latest: int, best: int, say: Callable[[str], None]):
+        self._folder, self._latest, self._best, self._say = folder, latest, best, say
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        for left in folder.glob("*orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def save(self, step: int, items: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Begin saving `items` (pytrees of arrays) and `facts` (JSON) as `step`; waits for the save before it.
+
+        `facts["loss"]`, where given, decides which steps are best.
+        """
+        self.wait()
+        path = self._folder / str(step)
+        if path.exists():  # left by a kill between Orbax's commit and the manifest, or set aside badly
+            shutil.rmtree(path)
+        facts = facts | {"step": step, "leaves": {name: describe(tree) for name, tree in items.items()}}
+        saves = {name: ocp.args.StandardSave(_copied(tree)) for name, tree in items.items()}
+        self._checkpointer.save(path, args=ocp.args.Composite(**saves))
+        self._thread = threading.Thread(target=self._finish, args=(path, facts), name="manifest")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the last save is safe, or raise what went wrong with it."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._error:
+            error, self._error = self._error, None
+            raise error
+
+    def close(self) -> None:
+        """Wait, and let Orbax's threads end."""
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
+
+    def _finish(self, path: Path, facts: dict[str, Any]) -> None:
+        try:
+            self._checkpointer.wait_until_finished()
+            files = {
+                file.relative_to(path).as_posix(): _digest(file) for file in sorted(path.rglob("*")) if file.is_file()
+            }
+            _write_manifest(path, {"meta": facts, "files": files})
+            self._say(f"checkpoint {facts['step']} saved")
+            self._retain()
+        except BaseException as error:  # handed to the thread that waits
+            self._error = error
+
+    def _retain(self) -> None:
+        """Delete what is neither among the newest nor among the best."""
+        found = steps(self._folder)
+        scored = [(meta(self._folder, step).get("loss"), step) for step in found]
+        best = sorted((loss, step) for loss, step in scored if loss is not None)[: self._best]
+        kept = {*found[-self._latest :], *(step for _, step in best)}
+        for step in set(found) - kept:
+            path = self._folder / str(step)
+            (path / MANIFEST).unlink()  # from here on it does not count
+            shutil.rmtree(path)
+
+
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    workdir.write_json(path / MANIFEST, manifest | {"sha256": hashlib.sha256(_canonical(manifest)).hexdigest()})
+
+
+def _copied(tree: Any) -> Any:
+    """Copy arrays that share the host's memory, since the next step writes into the state it is given."""
+    if jax.default_backend() != "cpu":
+        return tree
+    return jax.tree.map(lambda leaf: leaf.copy(), tree)
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _set_aside(path: Path) -> Path:
+    number = 0
+    while True:
+        aside = path.with_name(f"{path.name}{_ASIDE}{number or ''}")
+        if not aside.exists():
+            os.rename(path, aside)
+            return aside
+        number += 1

@@ -1,0 +1,78 @@
+"""What every command shares: flags in, one sentence and a non-zero exit for a mistake, help from the schema."""
+
+import contextlib
+import sys
+import textwrap
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from lm.config import schema
+from lm.config.files import check_flag_names
+from lm.refusal import Refusal
+
+USAGE_EXIT = 2
+
+
+def run(main: Callable[[], int | None], description: str | None, sections: tuple[str, ...] = ()) -> None:
+    """Parse the flags, call `main`, exit with its status; a Refusal becomes its sentence and exit 2.
+
+    Args:
+      main: the command, without arguments.
+      description: its help: what it does, and an example.
+      sections: sections of the schema whose fields the help lists; "" is all.
+    """
+
+    def parse(arguments: list[str]) -> list[str]:
+        if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in arguments[1:]):
+            print(_help(description or "", sections))
+            sys.exit(0)
+        try:
+            check_flag_names(arguments[1:])
+            rest = flags.FLAGS(arguments)
+            if rest[1:]:
+                raise Refusal(f"{rest[1]!r} is not a flag; see --help.")
+            return rest
+        except Refusal as refusal:
+            _fail(str(refusal))
+        except FileNotFoundError as error:
+            _fail(f"the config file {error.filename!r} does not exist.")
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+            _fail(" ".join(str(error).split()))
+        return []
+
+    def call(_: list[str]) -> int | None:
+        logging.set_verbosity(logging.WARNING)  # what libraries tell each other is not for the user
+        try:
+            return main()
+        except Refusal as refusal:
+            _fail(str(refusal))
+        except BrokenPipeError:  # the reader of our output has gone
+            with contextlib.suppress(OSError):
+                sys.stdout.close()
+            return 141
+        return None
+
+    app.run(call, flags_parser=parse)
+
+
+def _fail(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(USAGE_EXIT)
+
+
+def _help(description: str, sections: tuple[str, ...]) -> str:
+    lines = [textwrap.dedent(description).strip(), "", "flags:"]
+    for flag in sorted(flags.FLAGS.flags_by_module_dict().get(sys.argv[0], []), key=lambda flag: flag.name):
+        default = "" if flag.default in (None, "") else f" (default {flag.default})"
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    shown = [name for name in schema.FIELDS if any(name.startswith(section) for section in sections)]
+    if shown:
+        prefix = "" if sections == ("sample.",) else "config."
+        lines += ["", "fields:"]
+        for name in shown:
+            field = schema.FIELDS[name]
+            default = "derived" if field.default is None else repr(field.default)
+            lines.append(f"  --{prefix}{name}={default}")
+            lines.append(f"      {field.meaning}; {field.rule.words}")
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""Config files and flags: their arguments, exact JSON, and absl flags with overrides."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from lm.config import schema
+from lm.config.resolve import check_fields, check_names, flatten
+from lm.refusal import Refusal, nearest
+
+
+def parse_arg(arg: str | None, **declared: Any) -> ml_collections.ConfigDict:
+    """Return what the text after `FILE.py:` says for the declared names, `value,name=value,…`.
+
+    Values without a name go to the declared names in order; each takes the type of its default. A default
+    that is a tuple lists the allowed values, the first being the default.
+
+    Example: `parse_arg("355m", size=("124m", "355m")).size == "355m"`.
+    """
+    values = {name: default[0] if isinstance(default, tuple) else default for name, default in declared.items()}
+    for place, part in enumerate(filter(None, (arg or "").split(","))):
+        name, equals, text = part.partition("=")
+        if not equals:
+            if place >= len(declared):
+                raise Refusal(f"the config's argument {arg!r} has too many values: it takes {', '.join(declared)}.")
+            name, text = list(declared)[place], part
+        if name not in declared:
+            raise Refusal(f"the config's argument {arg!r} names {name!r}: it takes {', '.join(declared)}.")
+        allowed = declared[name] if isinstance(declared[name], tuple) else None
+        kind = type(values[name])
+        try:
+            values[name] = text in ("True", "true", "1") if kind is bool else kind(text)
+        except ValueError:
+            raise Refusal(f"the config's argument {name!r} is {text!r}: it must be of type {kind.__name__}.") from None
+        if allowed and values[name] not in allowed:
+            options = ", ".join(map(str, allowed))
+            raise Refusal(f"the config's argument {name!r} is {text!r}: it must be one of {options}.")
+    return ml_collections.ConfigDict(values)
+
+
+def to_json(config: Mapping[str, Any]) -> str:
+    """Return the config as JSON, every field by its dotted name; `from_json` gives it back exactly."""
+    return json.dumps(flatten(config), indent=1)
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    """Return the config that `to_json` wrote; a field that has come since takes its default.
+
+    Raises:
+      Refusal: a field that the schema does not have, or a value that it does not allow.
+    """
+    values = json.loads(text)
+    check_names(values)
+    tuples = {name: tuple(value) for name, value in values.items() if schema.FIELDS[name].type is tuple}
+    check_fields(values | tuples)
+    config = schema.defaults()
+    config.update_from_flattened_dict(values | tuples)
+    return config
+
+
+def define_config() -> flags.FlagHolder:
+    """Define `--config=FILE.py[:arg]` with `--config.a.b=value` overrides."""
+    return config_flags.DEFINE_config_file("config", None, "config file, with an argument after a colon: FILE.py[:arg]")
+
+
+def define_sample() -> flags.FlagHolder:
+    """Define `--sample.field=value` for the fields of the sample section."""
+    return config_flags.DEFINE_config_dict("sample", schema.defaults("sample"), "how text is drawn")
+
+
+def check_flag_names(arguments: list[str]) -> None:
+    """Refuse `--config.…` and `--sample.…` flags that no field of the schema answers to."""
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("--no") and name.startswith(("noconfig.", "nosample.")):
+            name = name[2:]
+        if argument.startswith("--") and name.startswith(("config.", "sample.")):
+            field = name.removeprefix("config.")
+            if field not in schema.FIELDS:
+                raise Refusal(f"there is no config field {field!r}{nearest(field, schema.FIELDS)}.")

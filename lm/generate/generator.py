@@ -1,0 +1,107 @@
+"""A Bundle and prompts in; texts out, piece by piece where someone is watching."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lm.generate import decode
+from lm.refusal import Refusal
+from lm.weights.place import Bundle
+
+_CHUNK = 8  # tokens added between two looks from the host
+
+
+class Completion(NamedTuple):
+    """text: what follows the prompt. tokens, logprobs: its ids (with the end, if reached) and their natural logs.
+
+    finish_reason: "stop" (end of text) or "length" (sample.max_new_tokens).
+    """
+
+    text: str
+    tokens: list[int]
+    logprobs: list[float]
+    finish_reason: str
+
+
+def generate(
+    bundle: Bundle, prompts: list[str], section: Any, watch: Callable[[int, str], None] | None = None
+) -> list[Completion]:
+    """Return `section.sequences` completions of every prompt, those of one prompt side by side.
+
+    A text that reaches the model's context goes on from the last half of it, read anew.
+
+    Args:
+      bundle: the model.
+      prompts: texts to continue; an empty one begins a record.
+      section: the sample section.
+      watch: receives (index, new text) as it appears.
+
+    Raises:
+      Refusal: a prompt that leaves no room in the context.
+    """
+    encoder, context = bundle.tokenizer, bundle.model.config.context
+    rows: list[list[int]] = []
+    for prompt in prompts:
+        ids = [int(i) for i in encoder.encode(prompt)] or [encoder.end]
+        if len(ids) >= context:
+            raise Refusal(f"the prompt has {len(ids)} tokens: it must have fewer than the model's context ({context}).")
+        rows += [list(ids) for _ in range(section.sequences)]
+    key = jax.random.key(section.seed)
+    added: list[list[int]] = [[] for _ in rows]
+    scores: list[list[float]] = [[] for _ in rows]
+    shown = [""] * len(rows)
+    reading, room = None, 0
+    done = 0
+    while done < section.max_new_tokens and not all(_is_over(ids, encoder.end) for ids in added):
+        if room == 0:
+            rows = [ids[-(context // 2) :] if len(ids) >= context else ids for ids in rows]
+            reading = decode.prefill(bundle.model, bundle.params, *_padded(rows, context))
+            room = context - max(map(len, rows))
+        count = _CHUNK if min(room, section.max_new_tokens - done) >= _CHUNK else 1
+        reading, tokens, logs = decode.extend(bundle.model, section, count, bundle.params, reading, key, done)
+        tokens, logs = jax.device_get((tokens, logs))
+        done, room = done + count, room - count
+        for index, (new, log) in enumerate(zip(tokens.tolist(), logs.tolist(), strict=True)):
+            rows[index] += new
+            if not _is_over(added[index], encoder.end):
+                stop = new.index(encoder.end) + 1 if encoder.end in new else len(new)
+                added[index] += new[:stop]
+                scores[index] += log[:stop]
+                if watch:
+                    shown[index] = _show(bundle, index, added[index], shown[index], watch, is_last=False)
+    if watch:
+        for index, ids in enumerate(added):
+            _show(bundle, index, ids, shown[index], watch, is_last=True)
+    return [
+        Completion(encoder.decode(ids), ids, logs, "stop" if _is_over(ids, encoder.end) else "length")
+        for ids, logs in zip(added, scores, strict=True)
+    ]
+
+
+def _is_over(ids: list[int], end: int) -> bool:
+    return bool(ids) and ids[-1] == end
+
+
+def _padded(rows: list[list[int]], context: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids padded on the right, and lengths; padded to a power of two, so that few programs are compiled."""
+    longest = max(map(len, rows))
+    length = min(context, max(16, 1 << (longest - 1).bit_length()))
+    ids = np.zeros((len(rows), length), np.int32)
+    for row, values in zip(ids, rows, strict=True):
+        row[: len(values)] = values
+    return ids, np.asarray([len(values) for values in rows], np.int32)
+
+
+def _show(
+    bundle: Bundle, index: int, ids: list[int], shown: str, watch: Callable[[int, str], None], is_last: bool
+) -> str:
+    """Pass on what is new in a text; a character whose bytes have not all come waits for them."""
+    text = bundle.tokenizer.decode(ids)
+    if not is_last:
+        text = text.rstrip("\ufffd")
+    if len(text) > len(shown):
+        watch(index, text[len(shown) :])
+        return text
+    return shown

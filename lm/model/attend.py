@@ -1,0 +1,28 @@
+"""Queries, keys, values and a mask in; each query's mean of the values it attends to out."""
+
+import jax
+import jax.numpy as jnp
+
+from lm.model import masks
+
+
+def einsum(query_BTHC, key_BSKC, value_BSKC, mask: masks.Mask, softmax_dtype: str):
+    """Return softmax(query · key / √C) · value (Vaswani et al. 2017, §3.2.1), `(B, T, H, C)`.
+
+    Query head h reads key and value head h // G, where G = H / K (grouped queries: Ainslie et al. 2023).
+    Holds all B·H·T·S scores at once.
+    """
+    rows, length, heads, head_width = query_BTHC.shape
+    kv_heads = key_BSKC.shape[2]
+    query_BTKGC = (query_BTHC * head_width**-0.5).reshape(rows, length, kv_heads, heads // kv_heads, head_width)
+    scores_BKGTS = jnp.einsum("btkgc,bskc->bkgts", query_BTKGC, key_BSKC).astype(softmax_dtype)
+    allowed_BTS = masks.allowed(mask)
+    scores_BKGTS = jnp.where(allowed_BTS[:, None, None], scores_BKGTS, jnp.finfo(softmax_dtype).min)
+    highest_BKGT1 = jax.lax.stop_gradient(jnp.max(scores_BKGTS, axis=-1, keepdims=True))
+    raised_BKGTS = jnp.exp(scores_BKGTS - highest_BKGT1)
+    total_BKGT = jnp.sum(raised_BKGTS, axis=-1)
+    # Dividing the mixture instead of the scores divides C numbers a query instead of S.
+    mixed_BKGTC = jnp.einsum("bkgts,bskc->bkgtc", raised_BKGTS.astype(value_BSKC.dtype), value_BSKC)
+    mixed_BKGTC = mixed_BKGTC / total_BKGT[..., None].astype(mixed_BKGTC.dtype)
+    mixed_BTKGC = jnp.moveaxis(mixed_BKGTC, 3, 1)
+    return mixed_BTKGC.reshape(rows, length, heads, head_width)

@@ -1,0 +1,54 @@
+"""Learned linear maps over the last axes of their input."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Dense(nn.Module):
+    """The weights of a map from axes `inputs` to axes `outputs`: kernel `(*inputs, *outputs)`, bias `outputs`.
+
+    config: config.model. std: of the initial kernel.
+    """
+
+    config: object
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    std: float
+
+    def setup(self):
+        dtype = jnp.dtype(self.config.parameter_dtype)
+        self.kernel = self.param("kernel", nn.initializers.normal(self.std), (*self.inputs, *self.outputs), dtype)
+        self.bias = self.param("bias", nn.initializers.zeros, self.outputs, dtype) if self.config.bias else None
+
+    def __call__(self, x):
+        """Return `(B, T, *outputs)` of `(B, T, *inputs)`."""
+        return together(x, self)[0]
+
+    def flat(self):
+        """Return kernel and bias (or None) with the axes of inputs and of outputs made one each, in dtype."""
+        dtype = self.config.dtype
+        kernel = self.kernel.astype(dtype).reshape(math.prod(self.inputs), -1)
+        return kernel, None if self.bias is None else self.bias.astype(dtype).reshape(-1)
+
+
+def together(x, *layers: Dense) -> list:
+    """Return each layer's map of the same input, computed as one matrix product.
+
+    The input's rows are flattened to one axis: XLA:CPU then needs no transposed copies in the backward pass,
+    which cost more than the product itself; and one wide product beats several narrow ones.
+    """
+    first = layers[0]
+    kernels, biases = zip(*(layer.flat() for layer in layers), strict=True)
+    rows = x.shape[: x.ndim - len(first.inputs)]
+    flat = x.astype(first.config.dtype).reshape(math.prod(rows), -1) @ jnp.concatenate(kernels, axis=1)
+    if first.config.bias:
+        flat = flat + jnp.concatenate(biases)[None]
+    ends = [0]
+    for layer in layers:
+        ends.append(ends[-1] + math.prod(layer.outputs))
+    return [
+        flat[:, start:end].reshape(*rows, *layer.outputs)
+        for layer, start, end in zip(layers, ends, ends[1:], strict=False)
+    ]

@@ -1,0 +1,31 @@
+"""The feed-forward: each position by itself, dense or gated."""
+
+import flax.linen as nn
+import jax
+
+from lm.model.dense import Dense, together
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # x · Φ(x) (Hendrycks & Gimpel 2016, arXiv 1606.08415)
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # its approximation by tanh (ibid., §2), GPT-2's
+    "silu": jax.nn.silu,  # x · σ(x) (ibid.; Ramachandran et al. 2017)
+}
+
+
+class FeedForward(nn.Module):
+    """`(B, T, D)` → `(B, T, D)`: act(x·in)·out, or (act(x·gate) ∘ x·in)·out (Shazeer 2020, arXiv 2002.05202)."""
+
+    config: object
+
+    @nn.compact
+    def __call__(self, hidden_BTD):
+        c = self.config
+        inward = lambda name: Dense(c, (c.width,), (c.feedforward_width,), c.init_std, name=name)
+        activation = ACTIVATIONS[c.activation]
+        if c.gated:
+            gate_BTF, inner_BTF = together(hidden_BTD, inward("gate"), inward("in"))
+            inner_BTF = activation(gate_BTF) * inner_BTF
+        else:
+            inner_BTF = activation(inward("in")(hidden_BTD))
+        std = c.init_std * (2 * c.layers) ** -0.5
+        return Dense(c, (c.feedforward_width,), (c.width,), std, name="out")(inner_BTF)

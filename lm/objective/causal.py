@@ -1,0 +1,35 @@
+"""Next-token prediction: every token from those before it in its record."""
+
+import numpy as np
+
+from lm.batch import Batch
+from lm.objective import losses
+from lm.objective.base import Objective
+
+
+def causal(section, vocabulary: int, logits_dtype: str) -> Objective:
+    """Return the objective of a decoder: maximum likelihood of the next token.
+
+    Args:
+      section: config.objective.
+      vocabulary: number of token ids; the head's rows beyond it are padding and never counted.
+      logits_dtype: of the logits and of the loss.
+    """
+
+    def shape(window, key) -> Batch:
+        return Batch(
+            inputs=window.ids[:-1],
+            targets=window.ids[1:],
+            weights=(window.segments[1:] > 0).astype(np.float32),
+            segments=window.segments[:-1],
+            positions=window.positions[:-1],
+        )
+
+    def loss(forward, params, batch, key):
+        hidden_BTD, unembed_DV = forward(params, batch, key)
+        total, weight = losses.cross_entropy(
+            hidden_BTD, unembed_DV, batch.targets, batch.weights, vocabulary, section.chunk_tokens, logits_dtype
+        )
+        return total, weight, {}
+
+    return Objective(unit="stream", mask="causal", length=lambda context: context, shape=shape, loss=loss)

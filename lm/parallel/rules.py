@@ -1,0 +1,50 @@
+"""Paths of the state in, how each leaf is laid over the mesh out; and the same for named activations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lm import trees
+from lm.refusal import Refusal
+
+ROWS = PartitionSpec(("data", "fsdp"))
+
+# First match wins. The width of every matrix is split along fsdp; stacked layers lead with their own axis.
+# Moments have the paths of their parameters behind their own, so that the same rules hold for them.
+PARAMETERS = (
+    (r"decoder/block/.*(query|key|value|in|gate)/kernel$", PartitionSpec(None, "fsdp")),
+    (r"decoder/block/attention/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
+    (r"decoder/block/feedforward/out/kernel$", PartitionSpec(None, None, "fsdp")),
+    (r"(embed|positions)/embedding$", PartitionSpec(None, "fsdp")),
+    (r"head/kernel$", PartitionSpec("fsdp")),
+    (r"(bias|scale)$", PartitionSpec()),
+    (r"(step|skipped|count)$", PartitionSpec()),
+)
+
+ACTIVATIONS = {"hidden": ROWS}
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """Return the tree of shardings of a State, parameters or moments (arrays or their shapes).
+
+    Raises:
+      Refusal: an axis that is split does not divide by the mesh.
+    """
+    specs = trees.select(tree, PARAMETERS)
+    for path, leaf, spec in zip(trees.paths(tree), jax.tree.leaves(tree), jax.tree.leaves(specs), strict=True):
+        for size, axis in zip(leaf.shape, spec, strict=False):
+            if axis and size % mesh.shape[axis]:
+                raise Refusal(f"parallel.mesh.{axis} is {mesh.shape[axis]}: it must divide {size}, an axis of {path}.")
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of arrays whose first axis is a batch's rows."""
+    return NamedSharding(mesh, ROWS)
+
+
+def constrain(mesh: Mesh) -> Callable[[Any, str], Any]:
+    """Return (array, name) → the array, placed as ACTIVATIONS says; for the model to call."""
+    return lambda array, name: jax.lax.with_sharding_constraint(array, NamedSharding(mesh, ACTIVATIONS[name]))

@@ -1,0 +1,161 @@
+"""Train a model: start the run that a config describes, or continue what the workdir holds.
+
+    python -m lm.train --config=configs/quickstart.py --workdir=runs/quickstart --config.train.steps=500
+
+The same command again resumes after the newest checkpoint. SIGTERM and Ctrl-C finish the step, save, and exit
+143 and 130. The workdir then holds metrics.jsonl, samples.txt, checkpoints/ and report.html.
+"""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from lm import command, workdir
+from lm.config import schema
+from lm.config.files import define_config, from_json, to_json
+from lm.config.resolve import differences, resolve
+from lm.refusal import Refusal
+
+CONFIG = define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+flags.mark_flag_as_required("config")
+
+
+class Stop:
+    """Signals that ask for an end: before the first step at once, later when the step is done and saved."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.is_graceful = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: object) -> None:
+        self.number = number
+        if not self.is_graceful:
+            sys.exit(128 + number)
+
+    def is_asked(self) -> bool:
+        return self.number != 0
+
+
+def main() -> int:
+    """Resolve, set up, train, report."""
+    config = resolve(CONFIG.value)
+    folder = Path(WORKDIR.value)
+    if folder.exists() and not folder.is_dir():
+        raise Refusal(f"--workdir {str(folder)!r} is a file; name a folder.")
+    _check_identity(config, folder)
+    stop = Stop()
+    with workdir.lock(folder / workdir.LOCK, f"the workdir {folder}"):
+        return _train(config, folder, stop)
+
+
+def _check_identity(config: object, folder: Path) -> None:
+    """Refuse a workdir that holds a run of another identity, and a horizon that has been passed."""
+    if not (folder / workdir.CONFIG).is_file():
+        if folder.is_dir() and any(path.name != workdir.LOCK for path in folder.iterdir()):
+            raise Refusal(f"{folder} holds files, but no run ({workdir.CONFIG}); use another --workdir.")
+        return
+    old = from_json((folder / workdir.CONFIG).read_text(encoding="utf-8"))
+    changed = differences(old, config, schema.IDENTITY)
+    if changed:
+        raise Refusal(f"{folder} holds a run of another config ({'; '.join(changed)}); use another --workdir.")
+    steps, before = config.train.steps, old.train.steps
+    if steps is not None and steps > before and config.schedule.name != "constant":
+        print(
+            f"warning: train.steps grows from {before} to {steps}, so the {config.schedule.name} schedule moves.",
+            file=sys.stderr,
+        )
+
+
+def _train(config: object, folder: Path, stop: Stop) -> int:
+    begun = time.monotonic()
+    import jax
+
+    from lm import checkpoint, metrics
+    from lm.evaluate import heldout
+    from lm.generate.generator import generate
+    from lm.parallel.compile import keep_memory
+    from lm.report import page
+    from lm.train import hooks, loop
+    from lm.train.setup import parameter_names, setup
+
+    jax.config.update("jax_default_matmul_precision", config.parallel.matmul_precision)
+    if jax.default_backend() == "cpu":
+        keep_memory()
+    say = lambda words: print(words, file=sys.stderr, flush=True)
+    run = setup(config, folder, say)
+    config = run.config
+    steps, section = config.train.steps, config.train
+    start = checkpoint.newest(folder / workdir.CHECKPOINTS, say) or 0
+    if start > steps:
+        raise Refusal(f"train.steps is {steps}: {folder} is at step {start} already.")
+    state = run.restore(start) if start else run.create()
+    run.store.tokenizer.save(folder / workdir.TOKENIZER)
+    workdir.write(folder / workdir.CONFIG, to_json(config))
+    workdir.write_json(folder / workdir.RUN, run.facts)
+    rows = metrics.read(folder / workdir.METRICS)
+    seconds = max((row.value for row in rows if row.name == "seconds" and row.step <= start), default=0.0)
+    hooks.keep_samples(folder / workdir.SAMPLES, start)
+    say(_opening(run, start))
+
+    writer = metrics.Writer(folder, start)
+    progress = metrics.Progress(start, steps)
+    saver = checkpoint.Saver(folder / workdir.CHECKPOINTS, section.keep_latest, section.keep_best, progress.say)
+    log = hooks.Log(run, parameter_names(run.bundle(state).model), writer, progress, start, seconds)
+    text_bytes = run.store.valid.bytes
+    measure = lambda state: heldout.measure(run.score, state.params, run.valid(), text_bytes, stop.is_asked)
+    validation = hooks.Validation(measure, log, writer, progress)
+    prompt = section.sample_prompt
+    draw = lambda state: [prompt + done.text for done in generate(run.bundle(state), [prompt], config.sample)]
+    samples = hooks.Samples(folder / workdir.SAMPLES, draw, log, progress)
+    saving = hooks.Saving(saver, run, log, writer, validation.loss)
+    plan = [(1, log), (section.evaluate_every, validation), (section.sample_every, samples)]
+    if section.profile_steps:
+        plan.append((1, hooks.Profile(*section.profile_steps, folder / workdir.PROFILE, progress)))
+    plan.append((section.checkpoint_every, saving))
+    try:
+        stop.is_graceful = True
+        if start and _is_due(start, section.evaluate_every, steps) and not _has(rows, start):
+            validation(start, state, None)  # the run was stopped before it could
+            checkpoint.score(folder / workdir.CHECKPOINTS, start, validation.loss(start))
+        done, state = loop.train(run, state, start, plan, stop.is_asked)
+        log.flush()
+        if done > start and saving.last != done:
+            saving(done, state)
+        saver.close()
+    finally:
+        progress.close()
+        writer.close()
+    is_finished = done == steps and _has(metrics.read(folder / workdir.METRICS), done)
+    workdir.write_json(folder / workdir.RUN, run.facts | {"finished": is_finished})
+    page.write(folder)
+    if stop.number:
+        say(f"stopped by {signal.Signals(stop.number).name} after step {done}; the same command goes on from there.")
+        return 128 + stop.number
+    say(f"done in {time.monotonic() - begun:.1f} s: {folder / workdir.REPORT}")
+    return 0
+
+
+def _opening(run: object, start: int) -> str:
+    facts = run.facts
+    words = f"{facts['parameters']:,} parameters, {facts['devices']} × {facts['device_kind']}, "
+    words += f"{run.config.train.steps:,} steps of {facts['tokens_per_step']:,} tokens"
+    return words + (f", resuming after step {start:,}" if start else "")
+
+
+def _is_due(step: int, every: int, steps: int) -> bool:
+    return step == steps or bool(every and step % every == 0)
+
+
+def _has(rows: list, step: int) -> bool:
+    """Say whether a step's validation is in the metrics."""
+    return any(row.step == step and row.name == "valid/loss" for row in rows)
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__, sections=("",))

@@ -1,0 +1,167 @@
+"""A resolved config in; all that the loop needs out. Here the makers meet, and facts are bound before compiling."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from lm import checkpoint, workdir
+from lm.batch import Batch
+from lm.config.resolve import bind
+from lm.costs import devices, flops
+from lm.data import batches, store, windows
+from lm.model.transformer import Transformer
+from lm.objective.catalog import objective
+from lm.optim import build, schedules
+from lm.parallel import compile as compiling
+from lm.parallel import mesh as meshes
+from lm.parallel import rules
+from lm.refusal import Refusal
+from lm.train import state as states
+from lm.train.step import make_step
+from lm.weights.place import Bundle, shapes
+
+
+class Run(NamedTuple):
+    """What a run is made of.
+
+    config: resolved and bound. store: its tokens. facts: for run.json.
+    batch: k → Batch. valid: () → batches that hold every held-out token once.
+    step: (state, batch) → (state, metrics), compiled. score: (params, batch) → (sum, weight), compiled.
+    create: () → the State before the first step. restore: step → the State saved then.
+    bundle: State → a Bundle to sample from.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    store: store.Store
+    facts: dict[str, Any]
+    batch: Callable[[int], Batch]
+    valid: Callable[[], Iterator[Batch]]
+    step: Callable[..., Any]
+    score: Callable[..., Any]
+    create: Callable[[], states.State]
+    restore: Callable[[int], states.State]
+    bundle: Callable[[states.State], Bundle]
+
+
+def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[str], None]) -> Run:
+    """Return the run of a resolved config in a workdir; the token store is built if there is none yet.
+
+    Raises:
+      Refusal: data, devices or config do not fit each other.
+    """
+    mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
+    tokens = store.open_store(config.data, say)
+    config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.train.tokens)
+    model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh))
+    goal = objective(config.objective, config.model.vocabulary, config.model.logits_dtype)
+    schedule = schedules.schedule(config.schedule, config.train.steps)
+    optimizer = build.optimizer(config.optimizer, schedule)
+
+    def forward(params, batch, key):
+        rngs = None if key is None else {"dropout": key}
+        out = model.apply(
+            {"params": params}, batch.inputs, batch.positions, batch.segments, train=key is not None, rngs=rngs
+        )
+        return out.hidden, out.unembed
+
+    def create() -> states.State:
+        ids = jax.numpy.zeros((1, 2), "int32")
+        return states.create(model.init(jax.random.key(config.seed), ids, ids, ids)["params"], optimizer)
+
+    step = make_step(goal, forward, optimizer, schedule, config.seed, config.train.accumulate)
+    shape = jax.eval_shape(create)
+    layout = rules.shardings(shape, mesh)
+    template = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shape, layout
+    )
+
+    def restore(number: int) -> states.State:
+        path = folder / workdir.CHECKPOINTS / str(number)
+        saved = checkpoint.meta(path.parent, number)
+        if saved["fingerprint"] != tokens.fingerprint:
+            raise Refusal(
+                f"{folder} was trained on other data: its tokens have the fingerprint {saved['fingerprint'][:12]}, "
+                f"those of {config.data.source!r} here have {tokens.fingerprint[:12]}; use another --workdir."
+            )
+        scalar = lambda value, like: jax.device_put(jax.numpy.asarray(value, like.dtype), like.sharding)
+        return states.State(
+            step=scalar(number, template.step),
+            params=checkpoint.restore(path, "params", template.params),
+            opt_state=checkpoint.restore(path, "opt_state", template.opt_state),
+            skipped=scalar(saved["skipped"], template.skipped),
+        )
+
+    rows = rules.rows(mesh)
+    size = config.data.batch_size
+    length = goal.length(config.model.context)
+    train_rows = batches.train_rows(windows.Windows(tokens.train, length, config.data.cross_records), goal, config.seed)
+    held_out = windows.Windows(tokens.valid, length, config.data.cross_records)
+    valid_rows = batches.valid_rows(held_out, goal, config.seed)
+    valid_batch = lambda k: batches.batch(valid_rows, k, size, rows)
+    view = Transformer(_unrolled(config.model))
+    return Run(
+        config=config,
+        store=tokens,
+        facts=_facts(config, tokens, mesh),
+        batch=lambda k: batches.batch(train_rows, k, size, rows),
+        valid=lambda: batches.prefetched(valid_batch, 0, -(-held_out.all // size)),
+        step=compiling.compile_step(step, shape, mesh),
+        score=jax.jit(lambda params, batch: goal.loss(forward, params, batch, None)[:2]),
+        create=lambda: compiling.initialise(create, mesh),
+        restore=restore,
+        bundle=lambda state: Bundle(config, view, state.params, tokens.tokenizer),
+    )
+
+
+def parameter_names(model: Transformer) -> list[str]:
+    """Return the paths of a model's parameters in leaf order."""
+    return list(checkpoint.describe(shapes(model)))
+
+
+def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
+    """Return the model section with `unroll` settled for this backend."""
+    values = section.to_dict()
+    values["unroll"] = values["unroll"] or (1 if jax.default_backend() == "tpu" else section.layers)
+    return ml_collections.FrozenConfigDict(values)
+
+
+def _facts(config: ml_collections.FrozenConfigDict, tokens: store.Store, mesh: Any) -> dict[str, Any]:
+    kind = jax.devices()[0].device_kind
+    peak = devices.peak(kind)
+    splits = {
+        name: {key: tokens.index["splits"][name][key] for key in ("records", "tokens", "bytes", "xz_bytes")}
+        for name in store.SPLITS
+    }
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "grain")
+    return {
+        "finished": False,
+        "versions": {"lm": importlib.metadata.version("lm"), "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in packages},
+        "git_commit": _commit(),
+        "backend": jax.default_backend(),
+        "device_kind": kind,
+        "devices": jax.device_count(),
+        "mesh": dict(mesh.shape),
+        "peak_flops_per_device": peak,
+        "parameters": flops.parameters(config.model),
+        "flops_per_token": flops.training_flops_per_token(config.model),
+        "tokens_per_step": config.data.batch_size * config.model.context,
+        "vocabulary": config.model.vocabulary,
+        "data": {"source": config.data.source, "fingerprint": tokens.fingerprint, "store": tokens.folder.name} | splits,
+    }
+
+
+def _commit() -> str:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return result.stdout.strip() or "unknown"
