@@ -35,8 +35,6 @@ def run(main: Callable[[], int | None], description: str | None, sections: tuple
             return rest
         except Refusal as refusal:
             _fail(str(refusal))
-        except FileNotFoundError as error:
-            _fail(f"the config file {error.filename!r} does not exist.")
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
             _fail(" ".join(str(error).split()))
         return []

@@ -54,8 +54,6 @@ def _is_dead(path: Path, owner: dict[str, str | int]) -> bool:
     """Say whether the lock's owner is gone: its process, if it ran here, or else its heartbeat."""
     me = _owner()
     if owner.get("host") == me["host"]:
-        if owner.get("process") == me["process"]:
-            return False
         try:
             os.kill(int(owner["process"]), 0)
         except ProcessLookupError:

@@ -1,6 +1,7 @@
 """Config files and flags: their arguments, exact JSON, and absl flags with overrides."""
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from ml_collections import config_flags
 from lm.config import schema
 from lm.config.resolve import check_fields, check_names, flatten
 from lm.refusal import Refusal, nearest
+
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def parse_arg(arg: str | None, **declared: Any) -> ml_collections.ConfigDict:
@@ -33,8 +36,8 @@ def parse_arg(arg: str | None, **declared: Any) -> ml_collections.ConfigDict:
         allowed = declared[name] if isinstance(declared[name], tuple) else None
         kind = type(values[name])
         try:
-            values[name] = text in ("True", "true", "1") if kind is bool else kind(text)
-        except ValueError:
+            values[name] = _TRUTHS[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
             raise Refusal(f"the config's argument {name!r} is {text!r}: it must be of type {kind.__name__}.") from None
         if allowed and values[name] not in allowed:
             options = ", ".join(map(str, allowed))
@@ -53,9 +56,18 @@ def from_json(text: str) -> ml_collections.ConfigDict:
     Raises:
       Refusal: a field that the schema does not have, or a value that it does not allow.
     """
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise Refusal(f"the config is not JSON ({error}).") from None
+    if not isinstance(values, dict):
+        raise Refusal(f"the config is {values!r}: it must be a JSON object of fields.")
     check_names(values)
-    tuples = {name: tuple(value) for name, value in values.items() if schema.FIELDS[name].type is tuple}
+    tuples = {
+        name: tuple(value)
+        for name, value in values.items()
+        if schema.FIELDS[name].type is tuple and isinstance(value, list)
+    }
     check_fields(values | tuples)
     config = schema.defaults()
     config.update_from_flattened_dict(values | tuples)
@@ -73,9 +85,13 @@ def define_sample() -> flags.FlagHolder:
 
 
 def check_flag_names(arguments: list[str]) -> None:
-    """Refuse `--config.…` and `--sample.…` flags that no field of the schema answers to."""
-    for argument in arguments:
-        name = argument.lstrip("-").partition("=")[0]
+    """Refuse `--config.…` and `--sample.…` flags that no field answers to, and a `--config` that is no file."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            path = (value if equals else "".join(arguments[place + 1 : place + 2])).partition(":")[0]
+            if not os.path.isfile(path):
+                raise Refusal(f"the config file {path!r} does not exist.")
         if argument.startswith("--no") and name.startswith(("noconfig.", "nosample.")):
             name = name[2:]
         if argument.startswith("--") and name.startswith(("config.", "sample.")):

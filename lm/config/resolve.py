@@ -64,12 +64,13 @@ def resolve(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
 
 
 def _fill_model(flat: dict[str, Any]) -> None:
-    if flat["model.positions"] == "learned" and flat["model.rotary_base"] is not None:
+    switches = FAMILIES[flat["model.family"]].SWITCHES
+    if (flat["model.positions"] or switches["positions"]) == "learned" and flat["model.rotary_base"] is not None:
         raise Refusal(
             f"model.rotary_base is {flat['model.rotary_base']}, but model.positions is 'learned': "
             "it is for model.positions='rotary'."
         )
-    for name, value in FAMILIES[flat["model.family"]].SWITCHES.items():
+    for name, value in switches.items():
         if flat[f"model.{name}"] is None:
             flat[f"model.{name}"] = value
     if flat["model.positions"] == "rotary" and flat["model.rotary_base"] is None:
@@ -160,10 +161,10 @@ def bind(config: Mapping[str, Any], *, vocabulary: int, tokens: int) -> ml_colle
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], mark: str) -> list[str]:
-    """Return `field: old → new` for every field of that mark whose values differ."""
+    """Return `field: old → new` for every field of that mark whose values differ; None, not yet bound, never does."""
     old, new = flatten(old), flatten(new)
     return [
-        f"{name}: {old.get(name)!r} → {new.get(name)!r}"
+        f"{name}: {old[name]!r} → {new[name]!r}"
         for name, field in schema.FIELDS.items()
-        if field.mark == mark and old.get(name) != new.get(name)
+        if field.mark == mark and None not in (old[name], new[name]) and old[name] != new[name]
     ]

@@ -86,7 +86,8 @@ FIELDS: dict[str, Field] = {
         "bpe:4096",
         "what text is cut into; learned from the training split",
         spelled(
-            "byte, char or bpe:SIZE with SIZE of at least 258", r"byte|char|bpe:(25[89]|2[6-9]\d|[3-9]\d\d|\d{4,7})"
+            "byte, char or bpe:SIZE with SIZE of at least 258",
+            r"byte|char|bpe:(25[89]|2[6-9]\d|[3-9]\d\d|[1-9]\d{3,6})",
         ),
     ),
     "data.batch_size": Field(16, "sequences in a step, over all devices", at_least(1)),

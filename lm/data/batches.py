@@ -9,14 +9,15 @@ import jax
 import numpy as np
 
 from lm.batch import Batch
-from lm.data.windows import Windows
-from lm.objective.base import Objective
+from lm.data.windows import Window, Windows
 from lm.refusal import Refusal
+
+Shape = Callable[[Window, tuple[int, int]], Batch]  # an objective's: (window, (seed, sample)) → row
 
 _AHEAD = 2  # batches built and sent before they are asked for
 
 
-def train_rows(windows: Windows, objective: Objective, seed: int) -> Callable[[int], Batch]:
+def train_rows(windows: Windows, shape: Shape, seed: int) -> Callable[[int], Batch]:
     """Return sample → row: sample s is window s of an endless order that is shuffled anew in every epoch."""
     if windows.whole == 0:
         raise Refusal(
@@ -24,12 +25,12 @@ def train_rows(windows: Windows, objective: Objective, seed: int) -> Callable[[i
             f"it must have more than model.context ({windows.context})."
         )
     order = grain.MapDataset.range(windows.whole).seed(seed).shuffle().repeat(None)
-    return lambda sample: objective.shape(windows.window(int(order[sample])), (seed, sample))
+    return lambda sample: shape(windows.window(int(order[sample])), (seed, sample))
 
 
-def valid_rows(windows: Windows, objective: Objective, seed: int) -> Callable[[int], Batch]:
+def valid_rows(windows: Windows, shape: Shape, seed: int) -> Callable[[int], Batch]:
     """Return sample → row in the text's own order; samples beyond the last window are all padding."""
-    return lambda sample: objective.shape(windows.window(sample), (seed, sample))
+    return lambda sample: shape(windows.window(sample), (seed, sample))
 
 
 def batch(rows: Callable[[int], Batch], k: int, size: int, sharding: Any) -> Batch:

@@ -100,10 +100,14 @@ def _lines(path: Path, name: str, text: str, field: str) -> Iterator[Record]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Refusal(f"data.source: {path}, line {number} is not JSON ({error}).") from None
         if not isinstance(value, dict) or not isinstance(value.get(field), str):
             raise Refusal(f"data.source: {path}, line {number} has no text in {field!r} (data.text_field).")
+        try:
+            value[field].encode()
+        except UnicodeEncodeError:
+            raise Refusal(f"data.source: {path}, line {number} holds half of a surrogate pair: no text.") from None
         if value[field]:
             empty = False
             yield Record(f"{name}:{number}", value[field])

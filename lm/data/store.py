@@ -131,6 +131,7 @@ def _build(source: Source, section: Any, folder: Path, say: Callable[[str], None
         "splits": splits,
     }
     workdir.write_json(part / INDEX, index)
+    shutil.rmtree(folder, ignore_errors=True)  # what is left of a store without its index
     os.replace(part, folder)
     words = ", ".join(
         f"{name} {facts['tokens']:,} tokens of {facts['records']:,} records" for name, facts in splits.items()

@@ -32,18 +32,18 @@ def main() -> None:
 
     bundle = open_place(FROM.value)
 
+    unsaid = [PROMPT.value]
+
     def watch(index: int, text: str) -> None:
-        sys.stdout.write(text)
+        sys.stdout.write((unsaid.pop() if unsaid else "") + text)
         sys.stdout.flush()
 
     is_streamed = section.sequences == 1 and not JSON.value
-    if is_streamed:
-        watch(0, PROMPT.value)
     completions = generate(
         bundle, [PROMPT.value], ml_collections.FrozenConfigDict(section), watch if is_streamed else None
     )
     if is_streamed:
-        print()
+        watch(0, "\n")
     elif JSON.value:
         for completion in completions:
             print(json.dumps(completion._asdict(), ensure_ascii=False))

@@ -3,6 +3,7 @@
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -45,10 +46,6 @@ def together(x, *layers: Dense) -> list:
     flat = x.astype(first.config.dtype).reshape(math.prod(rows), -1) @ jnp.concatenate(kernels, axis=1)
     if first.config.bias:
         flat = flat + jnp.concatenate(biases)[None]
-    ends = [0]
-    for layer in layers:
-        ends.append(ends[-1] + math.prod(layer.outputs))
-    return [
-        flat[:, start:end].reshape(*rows, *layer.outputs)
-        for layer, start, end in zip(layers, ends, ends[1:], strict=False)
-    ]
+    sizes = [math.prod(layer.outputs) for layer in layers]
+    parts = jax.lax.split(flat, sizes, axis=1)
+    return [part.reshape(*rows, *layer.outputs) for part, layer in zip(parts, layers, strict=True)]

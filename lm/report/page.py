@@ -39,13 +39,15 @@ def write(folder: Path) -> None:
         f"<h2>Curves</h2><div class=curves>{''.join(_curves(facts, rows))}</div>",
         f"<h2>Samples</h2><pre>{html.escape(text)}</pre>",
         f"<details><summary>Config</summary>{_config_table(config)}</details>",
-        f"<details><summary>Environment and data</summary><pre>{html.escape(json.dumps(facts, indent=1))}</pre></details>",
+        f"<details><summary>Environment and data</summary><pre>{html.escape(_pretty(facts))}</pre></details>",
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(folder.resolve().name)}</title><style>{_STYLE}</style>'
-    workdir.write(
-        folder / workdir.REPORT,
-        f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n',
-    )
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    workdir.write(folder / workdir.REPORT, page)
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=1)
 
 
 def _series(rows: list[metrics.Row], name: str) -> tuple[list[int], list[float]]:

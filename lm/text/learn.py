@@ -19,7 +19,7 @@ def learn(kind: str, texts: Iterable[str]) -> Tokenizer:
       texts: the training split.
     """
     name, _, size = kind.partition(":")
-    return Tokenizer(_KINDS[name](texts, int(size or 0)), kind)
+    return Tokenizer(KINDS[name](texts, int(size or 0)), kind)
 
 
 def _bytes(texts: Iterable[str], size: int) -> tokenizers.Tokenizer:
@@ -58,7 +58,7 @@ def _pairs(texts: Iterable[str], size: int) -> tokenizers.Tokenizer:
     return inner
 
 
-_KINDS = {"byte": _bytes, "char": _characters, "bpe": _pairs}
+KINDS = {"byte": _bytes, "char": _characters, "bpe": _pairs}
 
 
 def _first(texts: Iterable[str], characters: int) -> Iterable[str]:

@@ -9,6 +9,7 @@ The same command again resumes after the newest checkpoint. SIGTERM and Ctrl-C f
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -55,21 +56,24 @@ def main() -> int:
 
 
 def _check_identity(config: object, folder: Path) -> None:
-    """Refuse a workdir that holds a run of another identity, and a horizon that has been passed."""
-    if not (folder / workdir.CONFIG).is_file():
-        if folder.is_dir() and any(path.name != workdir.LOCK for path in folder.iterdir()):
-            raise Refusal(f"{folder} holds files, but no run ({workdir.CONFIG}); use another --workdir.")
-        return
-    old = from_json((folder / workdir.CONFIG).read_text(encoding="utf-8"))
-    changed = differences(old, config, schema.IDENTITY)
-    if changed:
-        raise Refusal(f"{folder} holds a run of another config ({'; '.join(changed)}); use another --workdir.")
-    steps, before = config.train.steps, old.train.steps
-    if steps is not None and steps > before and config.schedule.name != "constant":
-        print(
-            f"warning: train.steps grows from {before} to {steps}, so the {config.schedule.name} schedule moves.",
-            file=sys.stderr,
-        )
+    """Refuse a workdir that holds a run of another identity, or something else."""
+    if (folder / workdir.CONFIG).is_file():
+        old = from_json((folder / workdir.CONFIG).read_text(encoding="utf-8"))
+        if changed := differences(old, config, schema.IDENTITY):
+            raise Refusal(f"{folder} holds a run of another config ({'; '.join(changed)}); use another --workdir.")
+    elif folder.is_dir() and any(path.name != workdir.LOCK for path in folder.iterdir()):
+        raise Refusal(f"{folder} holds files, but no run ({workdir.CONFIG}); use another --workdir.")
+
+
+def _check_horizon(config: object, folder: Path, start: int, say: Callable[[str], None]) -> None:
+    """Refuse an end that has been passed; warn when a later one changes the rates of steps to come."""
+    steps = config.train.steps
+    if start > steps:
+        raise Refusal(f"train.steps is {steps}: {folder} is at step {start} already.")
+    if start:
+        before = from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")).train.steps
+        if steps != before and config.schedule.name != "constant":
+            say(f"warning: train.steps was {before} and is {steps}, so the {config.schedule.name} schedule moves.")
 
 
 def _train(config: object, folder: Path, stop: Stop) -> int:
@@ -92,8 +96,8 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     config = run.config
     steps, section = config.train.steps, config.train
     start = checkpoint.newest(folder / workdir.CHECKPOINTS, say) or 0
-    if start > steps:
-        raise Refusal(f"train.steps is {steps}: {folder} is at step {start} already.")
+    _check_identity(config, folder)  # once more, with what the data settled
+    _check_horizon(config, folder, start, say)
     state = run.restore(start) if start else run.create()
     run.store.tokenizer.save(folder / workdir.TOKENIZER)
     workdir.write(folder / workdir.CONFIG, to_json(config))

@@ -100,9 +100,11 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     rows = rules.rows(mesh)
     size = config.data.batch_size
     length = goal.length(config.model.context)
-    train_rows = batches.train_rows(windows.Windows(tokens.train, length, config.data.cross_records), goal, config.seed)
+    train_rows = batches.train_rows(
+        windows.Windows(tokens.train, length, config.data.cross_records), goal.shape, config.seed
+    )
     held_out = windows.Windows(tokens.valid, length, config.data.cross_records)
-    valid_rows = batches.valid_rows(held_out, goal, config.seed)
+    valid_rows = batches.valid_rows(held_out, goal.shape, config.seed)
     valid_batch = lambda k: batches.batch(valid_rows, k, size, rows)
     view = Transformer(_unrolled(config.model))
     return Run(

@@ -1,0 +1,79 @@
+"""The README's commands, run as they stand there, one after another, in a folder of their own."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """Return a folder with the configs, some text, and a short run where the README says that one is."""
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    (folder / "docs").mkdir()
+    for number in range(3):
+        (folder / "docs" / f"{number}.txt").write_text("\n".join(f"line {n} of text {number}" for n in range(2000)))
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "lm.train --config=$(CONFIG) --workdir=$(WORKDIR)" in make
+    done = run(
+        folder, "python -m lm.train --config=configs/quickstart.py --workdir=runs/quickstart --config.train.steps=2"
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def run(folder, line):
+    """Run a command line with this Python, its home in the folder."""
+    words = shlex.split(line)
+    assert words[0] == "python", line
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"HOME": str(folder)}
+    return subprocess.run(
+        [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=400
+    )
+
+
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 3
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_work(clone, line):
+    done = run(clone, line)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() or "done in" in done.stderr
+
+
+def test_refusals_read_as_shown(clone):
+    shown = re.findall(r"```\n\$ (.*?)\n(error: .*?)\n```", README)
+    assert shown
+    for line, sentence in shown:
+        done = run(clone, line)
+        assert done.returncode == 2 and done.stderr.strip() == sentence
+
+
+def test_the_config_shown_resolves():
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(block, names)
+    from lm.config.resolve import resolve
+
+    assert resolve(names["get_config"]()).model.norm == "rms"
+
+
+def test_files_and_links_named_exist():
+    for name in re.findall(r"`((?:lm|configs|tests|docs)/[\w./-]+\.\w+)", README) + re.findall(
+        r"\]\(([^)#]+)\)", README
+    ):
+        assert (ROOT / name).exists(), name
