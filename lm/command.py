@@ -1,6 +1,8 @@
 """What every command shares: flags in, one sentence and a non-zero exit for a mistake, help from the schema."""
 
 import contextlib
+import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from absl import app, flags, logging
 
 from lm.config import schema
 from lm.config.files import check_flag_names
-from lm.refusal import Refusal
+from lm.refusal import Refusal, nearest
 
 USAGE_EXIT = 2
 
@@ -25,8 +27,9 @@ def run(main: Callable[[], int | None], description: str | None, sections: tuple
 
     def parse(arguments: list[str]) -> list[str]:
         if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in arguments[1:]):
-            print(_help(description or "", sections))
-            sys.exit(0)
+            with contextlib.suppress(BrokenPipeError):
+                print(_help(description or "", sections), flush=True)
+            os._exit(0)  # without a word about a reader that has gone
         try:
             check_flag_names(arguments[1:])
             rest = flags.FLAGS(arguments)
@@ -36,7 +39,7 @@ def run(main: Callable[[], int | None], description: str | None, sections: tuple
         except Refusal as refusal:
             _fail(str(refusal))
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-            _fail(" ".join(str(error).split()))
+            _fail(_sentence(error))
         return []
 
     def call(_: list[str]) -> int | None:
@@ -45,6 +48,10 @@ def run(main: Callable[[], int | None], description: str | None, sections: tuple
             return main()
         except Refusal as refusal:
             _fail(str(refusal))
+        except KeyboardInterrupt:
+            return 130
+        except PermissionError as error:
+            _fail(f"{error.filename!r} cannot be written or read: {error.strerror}.")
         except BrokenPipeError:  # the reader of our output has gone
             with contextlib.suppress(OSError):
                 sys.stdout.close()
@@ -52,6 +59,20 @@ def run(main: Callable[[], int | None], description: str | None, sections: tuple
         return None
 
     app.run(call, flags_parser=parse)
+
+
+def _sentence(error: Exception) -> str:
+    """Return one sentence for what absl and ml_collections say of a flag."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"there is no flag --{error.flagname}{nearest(error.flagname, flags.FLAGS)}; see --help."
+    words = str(error).strip().splitlines()[-1].strip() or type(error).__name__
+    found = re.match(r"flag --(?:config\.)?([\w.]+)=(.*?): ", words)
+    if found and found[1] in schema.FIELDS:
+        field = schema.FIELDS[found[1]]
+        return f"{found[1]} is {found[2]!r}: it must be {field.rule.words}, of type {field.type.__name__}."
+    if "get_config() takes" in words:
+        return "this config takes no argument after its name: leave out the colon and what follows it."
+    return words if words.endswith(".") else f"{words}."
 
 
 def _fail(sentence: str) -> None:

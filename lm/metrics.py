@@ -4,9 +4,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import tqdm
 
@@ -96,6 +96,11 @@ class Progress:
             seconds = (time.monotonic() - self._begun) / max(1, step - self._start) * (self._steps - step)
             left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
             print(f"step {step}/{self._steps}: {words}, {left}", file=self._out, flush=True)
+
+    def track(self, items: Iterable[Any], total: int) -> Iterator[Any]:
+        """Yield the items of a validation pass under a bar of their own."""
+        is_hidden = not self._is_terminal
+        yield from tqdm.tqdm(items, "validation", total, leave=False, unit="batch", file=self._out, disable=is_hidden)
 
     def say(self, words: str) -> None:
         """Print a line without breaking the bar."""

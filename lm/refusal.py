@@ -9,6 +9,13 @@ class Refusal(Exception):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the name most like `name`, or nothing when none is alike."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    """Return ` (did you mean X?)` for the name most like `name`, or nothing when none is alike.
+
+    Among dotted names, those of the same section are asked first, by their last part.
+    """
+    names = list(names)
+    section, dot, last = name.rpartition(".")
+    siblings = [other.rpartition(".")[2] for other in names if other.rpartition(".")[0] == section]
+    found = [section + dot + match for match in difflib.get_close_matches(last, siblings, n=1)]
+    found = found or difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -12,6 +12,8 @@ IDENTITY = "identity"  # changes the numbers: a resume must have it equal
 HORIZON = "horizon"  # may grow when a finished run is continued
 FREE = "free"  # may change at any time
 
+_LARGEST = 2**53  # of whole numbers: what a float still holds exactly
+
 
 class Rule(NamedTuple):
     """What a field may hold: in words, and as a predicate on a value of the right type."""
@@ -233,12 +235,14 @@ def complaint(name: str, value: Any) -> str:
     if value is None and field.default is None:
         return ""
     kind = field.type
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < _LARGEST:
         value = float(value)
     if type(value) is not kind:
         return f"{name} is {value!r}: it must be {field.rule.words}, of type {kind.__name__}."
     if kind is tuple and not all(type(item) is field.element for item in value):
         return f"{name} is {value!r}: its elements must be of type {field.element.__name__} ({field.rule.words})."
+    if kind is int and abs(value) >= _LARGEST:
+        return f"{name} is {value!r}: it must be {field.rule.words}, and below 2**53."
     if (kind is float and not math.isfinite(value)) or not field.rule.holds(value):
         return f"{name} is {value!r}: it must be {field.rule.words}."
     return ""

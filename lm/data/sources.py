@@ -1,11 +1,13 @@
 """Where text comes from: a source name in, records (id, text) out, in an order that no file system decides."""
 
 import ast
+import functools
 import glob
 import gzip
 import io
 import json
 import os
+import re
 import sysconfig
 import tokenize
 import warnings
@@ -18,10 +20,11 @@ from lm.refusal import Refusal
 
 
 class Record(NamedTuple):
-    """One document. What follows `#` in its id names a part; parts of one document are held out together."""
+    """One text with its id. Records of one document, where it is given, are held out together."""
 
     id: str
     text: str
+    document: str = ""
 
 
 class Source(NamedTuple):
@@ -38,6 +41,10 @@ def embedded(part: str, field: str) -> Source:
     skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
     paths = [p for p in sorted(root.rglob("*.py")) if not skipped & set(p.relative_to(root).parts)]
 
+    @functools.cache  # a build reads the records four times, and Python's tokenizer takes its time
+    def read() -> tuple[Record, ...]:
+        return tuple(records())
+
     def records() -> Iterator[Record]:
         for path in paths:
             name = path.relative_to(root).as_posix()
@@ -47,11 +54,11 @@ def embedded(part: str, field: str) -> Source:
             except (SyntaxError, UnicodeDecodeError):  # samples of bad encodings, kept for Python's own use
                 continue
             if part in ("", "code") and text.strip() and name != "pydoc_data/topics.py":
-                yield Record(f"{name}#code", text)
+                yield Record(f"{name}#code", text, name)
             if part in ("", "prose"):
                 yield from _topics(name, text) if name == "pydoc_data/topics.py" else _prose(name, text)
 
-    return Source(records, f"embedded {_stamps(root, paths)}", sum(path.stat().st_size for path in paths))
+    return Source(lambda: iter(read()), f"embedded {_stamps(root, paths)}", sum(path.stat().st_size for path in paths))
 
 
 def files(pattern: str, field: str) -> Source:
@@ -60,7 +67,7 @@ def files(pattern: str, field: str) -> Source:
     found = [Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
     if not found:
         raise Refusal(f"data.source 'files:{pattern}' matches no file.")
-    root = Path(os.path.commonpath([path.parent for path in found]))
+    root = Path(os.path.dirname(re.split(r"[*?[]", pattern)[0]))  # what the glob leaves open names the records
     paths = sorted(found, key=lambda path: path.relative_to(root).as_posix())
     for path in paths:
         if path.name.removesuffix(".gz").rpartition(".")[2] not in ("txt", "jsonl"):
@@ -138,7 +145,7 @@ def _prose(name: str, text: str) -> Iterator[Record]:
         blocks.append((last, "\n".join(comment)))
     prose = "\n\n".join(block.strip() for _, block in sorted(blocks) if block.strip())
     if prose:
-        yield Record(f"{name}#prose", prose + "\n")
+        yield Record(f"{name}#prose", prose + "\n", name)
 
 
 def _topics(name: str, text: str) -> Iterator[Record]:
@@ -146,7 +153,7 @@ def _topics(name: str, text: str) -> Iterator[Record]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Dict):
             for topic, page in ast.literal_eval(node).items():
-                yield Record(f"{name}:{topic}#prose", page)
+                yield Record(f"{name}#{topic}", page)
             return
 
 

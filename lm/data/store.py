@@ -10,6 +10,7 @@ import json
 import lzma
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +113,11 @@ def _build(source: Source, section: Any, folder: Path, say: Callable[[str], None
     learned = learn.learn(section.tokenizer, (record.text for record in split("train") if record.text))
     learned.save(part / workdir.TOKENIZER)
     dtype = np.dtype(np.uint16 if learned.size <= 1 << 16 else np.uint32)
-    splits = {name: _write_split(split(name), learned, dtype, part, name, say) for name in SPLITS}
+    shares = {"train": 1 - section.valid_fraction, "valid": section.valid_fraction}
+    splits = {
+        name: _write_split(split(name), learned, dtype, part, name, _progress(name, shares[name] * source.size, say))
+        for name in SPLITS
+    }
     for name, facts in splits.items():
         if facts["bytes"] == 0:
             raise Refusal(f"data.source {section.source!r} is too small: nothing is left for the {name} split.")
@@ -127,6 +132,7 @@ def _build(source: Source, section: Any, folder: Path, say: Callable[[str], None
         "valid_fraction": section.valid_fraction,
         "vocabulary": learned.size,
         "dtype": dtype.name,
+        "tokenizer_sha256": _digest(part / workdir.TOKENIZER / tokenizer.FILE),
         "fingerprint": digest.hexdigest(),
         "splits": splits,
     }
@@ -141,13 +147,13 @@ def _build(source: Source, section: Any, folder: Path, say: Callable[[str], None
 
 def _splitter(source: Source, section: Any) -> Callable[[str], Iterator[Record]]:
     """Return a function: split name → its records, by hash of their ids, or the tail of each when they are few."""
-    documents = {record.id.partition("#")[0] for record in itertools.islice(source.records(), 4 * _MANY_RECORDS)}
+    documents = {record.document or record.id for record in itertools.islice(source.records(), 4 * _MANY_RECORDS)}
     by_hash = len(documents) >= _MANY_RECORDS
 
     def split(name: str) -> Iterator[Record]:
         for record in source.records():
             if by_hash:
-                if (_share(record.id) < section.valid_fraction) == (name == "valid"):
+                if (_share(record.document or record.id) < section.valid_fraction) == (name == "valid"):
                     yield record
             else:
                 cut = int(len(record.text) * (1 - section.valid_fraction))
@@ -157,8 +163,8 @@ def _splitter(source: Source, section: Any) -> Callable[[str], Iterator[Record]]
 
 
 def _share(name: str) -> float:
-    """Return a number from 0 to 1 drawn from a record's id alone."""
-    return int.from_bytes(hashlib.sha256(name.partition("#")[0].encode()).digest()[:8], "big") / 2**64
+    """Return a number from 0 to 1 drawn from a name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def _write_split(
@@ -167,7 +173,7 @@ def _write_split(
     dtype: np.dtype,
     folder: Path,
     name: str,
-    say: Callable[[str], None],
+    report: Callable[[int], None],
 ) -> dict[str, Any]:
     """Write one split's shards and offsets; return its facts."""
     packer = lzma.LZMACompressor(preset=9) if name == "valid" else None
@@ -198,7 +204,7 @@ def _write_split(
                 packer = None
             if packer:
                 packed += len(packer.compress(data))
-        say(f"tokenising {name}: {text_bytes / 1e6:,.1f} MB, {tokens:,} tokens")
+        report(text_bytes)
     append(end)
     _close(shard, files[-1], folder)
     path = folder / f"{name}-offsets.bin"
@@ -206,6 +212,22 @@ def _write_split(
     files.append({"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
     xz_bytes = packed + len(packer.flush()) if packer else None
     return {"records": len(offsets), "tokens": tokens, "bytes": text_bytes, "xz_bytes": xz_bytes, "files": files}
+
+
+def _progress(name: str, total: float, say: Callable[[str], None]) -> Callable[[int], None]:
+    """Return a function that says, at most every five seconds, how far a split of about `total` bytes is."""
+    begun = said = time.monotonic()
+    say(f"tokenising {name}: about {total / 1e6:,.1f} MB")
+
+    def report(done: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= 5:
+            said = now
+            left = max(0.0, total / done - 1) * (now - begun)
+            say(f"tokenising {name}: {done / 1e6:,.0f} of about {total / 1e6:,.0f} MB, {left:,.0f} s left")
+
+    return report
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -235,7 +257,10 @@ def _digest(path: Path) -> str:
 
 
 def _load(folder: Path) -> Store:
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except ValueError:
+        raise Refusal(f"the token store is damaged: {folder / INDEX} cannot be read; delete the folder.") from None
     dtype = np.dtype(index["dtype"])
     splits = {}
     for name, facts in index["splits"].items():
@@ -267,9 +292,8 @@ def verify(store: Store) -> None:
     Raises:
       Refusal: a file is not what was written.
     """
-    for facts in store.index["splits"].values():
-        for file in facts["files"]:
-            if _digest(store.folder / file["name"]) != file["sha256"]:
-                raise Refusal(
-                    f"the token store is damaged: {store.folder / file['name']} has changed since it was written."
-                )
+    digests = {file["name"]: file["sha256"] for facts in store.index["splits"].values() for file in facts["files"]}
+    digests[f"{workdir.TOKENIZER}/{tokenizer.FILE}"] = store.index["tokenizer_sha256"]
+    for name, digest in digests.items():
+        if _digest(store.folder / name) != digest:
+            raise Refusal(f"the token store is damaged: {store.folder / name} has changed since it was written.")

@@ -96,7 +96,7 @@ def _verdict(facts: dict[str, Any], rows: list[metrics.Row]) -> list[tuple[str, 
 
 
 def xz_bits_per_byte(facts: dict[str, Any]) -> float | None:
-    """Return what `xz -9` needs for a byte of the validation text, from run.json; None where it was too long to pack."""
+    """Return bits per byte of `xz -9` on the validation text, from run.json; None where that was too long."""
     valid = facts["data"]["valid"]
     return 8 * valid["xz_bytes"] / valid["bytes"] if valid["xz_bytes"] else None
 

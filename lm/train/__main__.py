@@ -6,6 +6,7 @@ The same command again resumes after the newest checkpoint. SIGTERM and Ctrl-C f
 143 and 130. The workdir then holds metrics.jsonl, samples.txt, checkpoints/ and report.html.
 """
 
+import contextlib
 import signal
 import sys
 import time
@@ -61,7 +62,7 @@ def _check_identity(config: object, folder: Path) -> None:
         old = from_json((folder / workdir.CONFIG).read_text(encoding="utf-8"))
         if changed := differences(old, config, schema.IDENTITY):
             raise Refusal(f"{folder} holds a run of another config ({'; '.join(changed)}); use another --workdir.")
-    elif folder.is_dir() and any(path.name != workdir.LOCK for path in folder.iterdir()):
+    elif folder.is_dir() and not all(path.name.startswith((workdir.LOCK, ".")) for path in folder.iterdir()):
         raise Refusal(f"{folder} holds files, but no run ({workdir.CONFIG}); use another --workdir.")
 
 
@@ -99,8 +100,8 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     _check_identity(config, folder)  # once more, with what the data settled
     _check_horizon(config, folder, start, say)
     state = run.restore(start) if start else run.create()
+    workdir.write(folder / workdir.CONFIG, to_json(config))  # first, since it makes the folder a run's
     run.store.tokenizer.save(folder / workdir.TOKENIZER)
-    workdir.write(folder / workdir.CONFIG, to_json(config))
     workdir.write_json(folder / workdir.RUN, run.facts)
     rows = metrics.read(folder / workdir.METRICS)
     seconds = max((row.value for row in rows if row.name == "seconds" and row.step <= start), default=0.0)
@@ -112,7 +113,9 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     saver = checkpoint.Saver(folder / workdir.CHECKPOINTS, section.keep_latest, section.keep_best, progress.say)
     log = hooks.Log(run, parameter_names(run.bundle(state).model), writer, progress, start, seconds)
     text_bytes = run.store.valid.bytes
-    measure = lambda state: heldout.measure(run.score, state.params, run.valid(), text_bytes, stop.is_asked)
+    measure = lambda state: heldout.measure(
+        run.score, state.params, progress.track(run.valid(), run.valid_batches), text_bytes, stop.is_asked
+    )
     validation = hooks.Validation(measure, log, writer, progress)
     prompt = section.sample_prompt
     draw = lambda state: [prompt + done.text for done in generate(run.bundle(state), [prompt], config.sample)]
@@ -122,7 +125,7 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     if section.profile_steps:
         plan.append((1, hooks.Profile(*section.profile_steps, folder / workdir.PROFILE, progress)))
     plan.append((section.checkpoint_every, saving))
-    try:
+    with contextlib.closing(progress), contextlib.closing(writer), contextlib.closing(saver):
         stop.is_graceful = True
         if start and _is_due(start, section.evaluate_every, steps) and not _has(rows, start):
             validation(start, state, None)  # the run was stopped before it could
@@ -131,10 +134,6 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
         log.flush()
         if done > start and saving.last != done:
             saving(done, state)
-        saver.close()
-    finally:
-        progress.close()
-        writer.close()
     is_finished = done == steps and _has(metrics.read(folder / workdir.METRICS), done)
     workdir.write_json(folder / workdir.RUN, run.facts | {"finished": is_finished})
     page.write(folder)

@@ -31,7 +31,7 @@ class Run(NamedTuple):
     """What a run is made of.
 
     config: resolved and bound. store: its tokens. facts: for run.json.
-    batch: k → Batch. valid: () → batches that hold every held-out token once.
+    batch: k → Batch. valid: () → valid_batches batches that hold every held-out token once.
     step: (state, batch) → (state, metrics), compiled. score: (params, batch) → (sum, weight), compiled.
     create: () → the State before the first step. restore: step → the State saved then.
     bundle: State → a Bundle to sample from.
@@ -42,6 +42,7 @@ class Run(NamedTuple):
     facts: dict[str, Any]
     batch: Callable[[int], Batch]
     valid: Callable[[], Iterator[Batch]]
+    valid_batches: int
     step: Callable[..., Any]
     score: Callable[..., Any]
     create: Callable[[], states.State]
@@ -106,13 +107,15 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     held_out = windows.Windows(tokens.valid, length, config.data.cross_records)
     valid_rows = batches.valid_rows(held_out, goal.shape, config.seed)
     valid_batch = lambda k: batches.batch(valid_rows, k, size, rows)
+    valid_batches = -(-held_out.all // size)
     view = Transformer(_unrolled(config.model))
     return Run(
         config=config,
         store=tokens,
         facts=_facts(config, tokens, mesh),
         batch=lambda k: batches.batch(train_rows, k, size, rows),
-        valid=lambda: batches.prefetched(valid_batch, 0, -(-held_out.all // size)),
+        valid=lambda: batches.prefetched(valid_batch, 0, valid_batches),
+        valid_batches=valid_batches,
         step=compiling.compile_step(step, shape, mesh),
         score=jax.jit(lambda params, batch: goal.loss(forward, params, batch, None)[:2]),
         create=lambda: compiling.initialise(create, mesh),

@@ -1,0 +1,271 @@
+"""Good configs are filled and frozen; each bad one is refused with one sentence that names field and value."""
+
+import math
+import re
+import time
+
+import pytest
+
+from lm.config import defaults, parse_arg
+from lm.config.files import from_json
+from lm.config.resolve import bind, check_names, differences, flatten, resolve
+from lm.config.schema import FIELDS, FREE, HORIZON, IDENTITY
+from lm.families.catalog import FAMILIES
+from lm.refusal import Refusal
+
+
+def given(overrides):
+    """Return a plain nested dict of the defaults, 20 steps and the overrides, of any type."""
+    config = {}
+    for name, value in (flatten(defaults()) | {"train.steps": 20} | overrides).items():
+        *sections, leaf = name.split(".")
+        node = config
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[leaf] = value
+    return config
+
+
+ENTRANCES = {
+    "resolve": lambda overrides: resolve(given(overrides)),
+    "names": check_names,
+    "json": from_json,
+    "bind": lambda overrides, **facts: bind(resolve(given(overrides)), **({"vocabulary": 61, "tokens": 997} | facts)),
+    "arg": parse_arg,
+}
+
+# (what resolve is given, the field that the sentence must name, what else it must show)
+FIELD_TABLE = [
+    # no such field: the nearest one is shown
+    ({"model.widht": 3}, "model.widht", "'model.width'"),
+    ({"optimiser.name": "adamw"}, "optimiser.name", "'optimizer.name'"),
+    ({"data.batchsize": 3}, "data.batchsize", "'data.batch_size'"),
+    ({"seeed": 3}, "seeed", "'seed'"),
+    ({"zzzzzzzz": 3}, "zzzzzzzz", "no config field"),
+    # of another type
+    ({"model.width": True}, "model.width", "True", "int"),
+    ({"model.width": 24.0}, "model.width", "24.0", "int"),
+    ({"model.width": "24"}, "model.width", "'24'", "int"),
+    ({"model.width": None}, "model.width", "None"),
+    ({"model.kv_heads": 2.0}, "model.kv_heads", "2.0", "int"),
+    ({"train.steps": "20"}, "train.steps", "'20'", "int"),
+    ({"train.tokens": 1e6, "train.steps": None}, "train.tokens", "1000000.0", "int"),
+    ({"schedule.peak": True}, "schedule.peak", "True", "float"),
+    ({"schedule.peak": "1e-3"}, "schedule.peak", "'1e-3'", "float"),
+    ({"model.gated": 1}, "model.gated", "1", "bool"),
+    ({"data.cross_records": "no"}, "data.cross_records", "'no'", "bool"),
+    ({"data.source": 3}, "data.source", "3", "str"),
+    ({"optimizer.no_decay": "bias$"}, "optimizer.no_decay", "'bias$'", "tuple"),
+    ({"optimizer.no_decay": ["bias$"]}, "optimizer.no_decay", "['bias$']", "tuple"),
+    ({"optimizer.no_decay": ("bias$", 3)}, "optimizer.no_decay", "('bias$', 3)", "str"),
+    ({"train.profile_steps": ("1", "2")}, "train.profile_steps", "('1', '2')", "int"),
+    # not a number, or no end
+    ({"schedule.peak": math.nan}, "schedule.peak", "nan", "above 0"),
+    ({"schedule.peak": math.inf}, "schedule.peak", "inf"),
+    ({"optimizer.clip": math.nan}, "optimizer.clip", "nan"),
+    ({"optimizer.weight_decay": math.inf}, "optimizer.weight_decay", "inf"),
+    ({"sample.temperature": -math.inf}, "sample.temperature", "-inf"),
+    # out of range
+    ({"seed": -1}, "seed", "-1", "2147483647"),
+    ({"seed": 2**31}, "seed", "2147483648"),
+    ({"data.batch_size": 0}, "data.batch_size", "0", "at least 1"),
+    ({"data.valid_fraction": 0.0}, "data.valid_fraction", "0.0", "0.0001"),
+    ({"data.valid_fraction": 0.51}, "data.valid_fraction", "0.51", "0.5"),
+    ({"model.context": 1}, "model.context", "1", "at least 2"),
+    ({"model.layers": -3}, "model.layers", "-3", "at least 1"),
+    ({"model.dropout": 1.0}, "model.dropout", "1.0", "below 1"),
+    ({"model.dropout": 1.5}, "model.dropout", "1.5", "below 1"),
+    ({"model.norm_epsilon": 0}, "model.norm_epsilon", "0", "above 0"),
+    ({"optimizer.b2": 1}, "optimizer.b2", "1", "below 1"),
+    ({"schedule.peak": -1e-3}, "schedule.peak", "-0.001", "above 0"),
+    ({"schedule.warmup_fraction": 1.1}, "schedule.warmup_fraction", "1.1", "from 0 to 1"),
+    ({"train.steps": 0}, "train.steps", "0", "at least 1"),
+    ({"train.steps": -5}, "train.steps", "-5", "at least 1"),
+    ({"train.epochs": 0.0, "train.steps": None}, "train.epochs", "0.0", "above 0"),
+    ({"train.profile_steps": (3,)}, "train.profile_steps", "(3,)", "(first, last)"),
+    ({"train.profile_steps": (5, 3)}, "train.profile_steps", "(5, 3)", "first ≤ last"),
+    ({"parallel.mesh.data": 0}, "parallel.mesh.data", "0", "-1"),
+    ({"parallel.mesh.fsdp": -2}, "parallel.mesh.fsdp", "-2", "-1"),
+    ({"sample.top_p": 0.0}, "sample.top_p", "0.0", "above 0"),
+    ({"optimizer.no_decay": ("(",)}, "optimizer.no_decay", "('(',)", "regular expressions"),
+    # not among the choices, or misspelled
+    ({"model.family": "gpt3"}, "model.family", "'gpt3'", "gpt2", "llama"),
+    ({"model.norm": "batch"}, "model.norm", "'batch'", "layer", "rms"),
+    ({"model.dtype": "float16"}, "model.dtype", "'float16'", "bfloat16"),
+    ({"optimizer.name": "AdamW"}, "optimizer.name", "'AdamW'", "adamw"),
+    ({"schedule.name": "cosin"}, "schedule.name", "'cosin'", "cosine"),
+    ({"objective.name": ""}, "objective.name", "''", "causal"),
+    ({"data.source": "embedded:music"}, "data.source", "'embedded:music'", "embedded:prose"),
+    ({"data.source": "files:"}, "data.source", "'files:'", "files:GLOB"),
+    ({"data.source": "corpus.txt"}, "data.source", "'corpus.txt'", "files:GLOB"),
+    ({"data.tokenizer": "bytes"}, "data.tokenizer", "'bytes'", "byte, char"),
+    ({"data.tokenizer": "bpe"}, "data.tokenizer", "'bpe'", "bpe:SIZE"),
+    ({"data.tokenizer": "bpe:257"}, "data.tokenizer", "'bpe:257'", "258"),
+    ({"data.tokenizer": "bpe:0001"}, "data.tokenizer", "'bpe:0001'", "258"),
+    ({"data.tokenizer": "bpe:4k"}, "data.tokenizer", "'bpe:4k'", "258"),
+    ({"data.text_field": ""}, "data.text_field", "''", "a name"),
+    # each allowed, not together
+    ({"model.heads": 7, "model.width": 24}, "model.heads", "7", "model.width (24)"),
+    ({"model.heads": 6, "model.width": 24, "model.kv_heads": 4}, "model.kv_heads", "4", "model.heads (6)"),
+    ({"model.heads": 8, "model.width": 24, "model.family": "llama"}, "model.head_width", "3", "even"),
+    ({"model.positions": "learned", "model.rotary_base": 500.0}, "model.rotary_base", "500.0", "learned"),
+    ({"model.rotary_base": 500.0}, "model.rotary_base", "500.0", "learned"),
+    ({"model.unroll": 3}, "model.unroll", "3", "model.layers (4)"),
+    ({"train.tokens": 1000}, "train.tokens", "train.steps"),
+    ({"train.epochs": 2.0, "train.tokens": 1000, "train.steps": None}, "train.epochs", "train.tokens"),
+    ({"train.steps": None}, "train.steps", "train.tokens", "train.epochs"),
+    ({"schedule.warmup_steps": 21}, "schedule.warmup_steps", "21", "train.steps (20)"),
+    ({"schedule.warmup_steps": 3, "schedule.warmup_fraction": 0.1}, "schedule.warmup_steps", "warmup_fraction"),
+    ({"schedule.final": 3e-3}, "schedule.final", "0.003", "schedule.peak (0.001)"),
+    ({"train.accumulate": 3}, "train.accumulate", "3", "data.batch_size (16)"),
+    ({"parallel.mesh.fsdp": -1}, "parallel.mesh.fsdp", "parallel.mesh.data", "-1"),
+]
+
+# (entrance, its arguments, its keywords, what the sentence must show)
+OTHER_TABLE = [
+    ("names", (["model.contex"],), {}, ("model.contex", "'model.context'")),
+    ("json", ('{"model.hieght": 3}',), {}, ("model.hieght", "no config field")),
+    ("json", ('{"model.width": true}',), {}, ("model.width", "True")),
+    ("json", ('{"schedule.peak": NaN}',), {}, ("schedule.peak", "nan")),
+    ("json", ('{"optimizer.no_decay": "bias$"}',), {}, ("optimizer.no_decay", "'bias$'", "tuple")),
+    ("json", ('{"optimizer.no_decay": 3}',), {}, ("optimizer.no_decay", "3", "tuple")),
+    ("json", ('{"train.profile_steps": [1, "2"]}',), {}, ("train.profile_steps", "(1, '2')", "int")),
+    ("json", ('{"seed": ',), {}, ("line 1",)),
+    ("json", ("[3]",), {}, ("[3]",)),
+    ("bind", ({"model.vocabulary": 59},), {}, ("model.vocabulary", "59", "61", "bpe:4096")),
+    (
+        "bind",
+        ({"train.steps": None, "train.epochs": 1.0, "schedule.warmup_steps": 6, "model.context": 13},),
+        {},
+        ("schedule.warmup_steps", "6", "train.steps (5)"),
+    ),
+    ("arg", ("9m",), {"size": ("124m", "355m")}, ("'size'", "'9m'", "124m, 355m")),
+    ("arg", ("124m,3",), {"size": ("124m", "355m")}, ("'124m,3'", "too many", "size")),
+    ("arg", ("width=3",), {"size": "124m"}, ("'width'", "size")),
+    ("arg", ("layers=3.5",), {"layers": 3}, ("'layers'", "'3.5'", "int")),
+    ("arg", ("fast=maybe",), {"fast": False}, ("'fast'", "'maybe'", "bool")),
+]
+
+
+def table():
+    for overrides, *shown in FIELD_TABLE:
+        yield "resolve", (overrides,), {}, shown
+    yield from OTHER_TABLE
+
+
+def test_every_bad_config_is_refused_with_one_sentence_naming_field_and_value():
+    begun = time.process_time()
+    wrong = []
+    for entrance, arguments, keywords, shown in table():
+        case = f"{entrance} {arguments} {keywords}"
+        try:
+            ENTRANCES[entrance](*arguments, **keywords)
+            wrong.append(f"{case} was accepted")
+        except Refusal as refusal:
+            sentence = str(refusal)
+            if not sentence.endswith(".") or "\n" in sentence or re.search(r"\. [A-Z]", sentence):
+                wrong.append(f"{case}: not one sentence: {sentence!r}")
+            wrong += [f"{case}: {part!r} is not in {sentence!r}" for part in shown if part not in sentence]
+        except Exception as error:
+            wrong.append(f"{case}: {error!r}")
+    assert not wrong, "\n".join(wrong)
+    assert time.process_time() - begun < 2
+
+
+def test_a_field_that_is_missing_is_named():
+    config = given({})
+    del config["model"]["width"]
+    with pytest.raises(Refusal, match=r"lacks the field 'model\.width'"):
+        resolve(config)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_fill_the_switches_left_unset(family):
+    config = resolve(given({"model.family": family}))
+    for name, value in FAMILIES[family].SWITCHES.items():
+        assert config.model[name] == value
+    assert None not in [value for name, value in config.model.items() if name not in ("rotary_base", "vocabulary")]
+    turned = resolve(given({"model.family": family, "model.bias": not FAMILIES[family].SWITCHES["bias"]}))
+    assert turned.model.bias is not config.model.bias
+
+
+TOKENS = {"train.steps": None, "data.batch_size": 7, "model.context": 13}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "value"),
+    [
+        ({}, "model.head_width", 64),
+        ({}, "model.kv_heads", 4),
+        ({}, "model.feedforward_width", 1024),
+        ({"model.family": "llama"}, "model.feedforward_width", 704),  # 8/3 × 256 = 682.7, to a multiple of 64
+        ({"model.family": "llama"}, "model.rotary_base", 10000.0),
+        ({"model.positions": "rotary"}, "model.rotary_base", 10000.0),
+        ({"model.family": "llama", "model.positions": "learned"}, "model.rotary_base", None),
+        ({"model.heads": 7, "model.head_width": 6}, "model.head_width", 6),
+        ({"schedule.peak": 1}, "schedule.peak", 1.0),
+        ({"schedule.warmup_fraction": 0.33}, "schedule.warmup_steps", 7),
+        ({"schedule.warmup_fraction": 0.33}, "schedule.warmup_fraction", None),
+        ({}, "schedule.warmup_steps", 0),
+        ({"schedule.warmup_steps": 20}, "schedule.warmup_steps", 20),
+        ({**TOKENS, "train.tokens": 1001}, "train.steps", 11),  # 11 × 7 × 13
+        ({**TOKENS, "train.tokens": 1002}, "train.steps", 12),
+        ({**TOKENS, "train.tokens": 1002}, "train.tokens", None),
+        ({"parallel.mesh.data": 1, "parallel.mesh.fsdp": -1}, "parallel.mesh.fsdp", -1),
+        ({"train.profile_steps": (3, 5)}, "train.profile_steps", (3, 5)),
+    ],
+)
+def test_resolve_fills(overrides, name, value):
+    found = flatten(resolve(given(overrides)))[name]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"model.family": "llama", "model.kv_heads": 2, "schedule.warmup_fraction": 0.1},
+        {"train.steps": None, "train.tokens": 1001},
+        {"train.steps": None, "train.epochs": 2, "schedule.warmup_fraction": 0.25},
+        {"model.family": "llama", "model.positions": "learned", "train.profile_steps": (3, 5)},
+    ],
+)
+def test_resolving_twice_changes_nothing(overrides):
+    once = resolve(given(overrides))
+    twice = resolve(once)
+    assert flatten(twice) == flatten(once) and twice == once
+    assert flatten(bind(bind(once, vocabulary=61, tokens=9973), vocabulary=61, tokens=7)) == flatten(
+        bind(once, vocabulary=61, tokens=9973)
+    )
+
+
+def test_a_resolved_config_is_frozen():
+    config = resolve(given({}))
+    with pytest.raises(AttributeError):
+        config.model.width = 3
+    assert set(flatten(config)) == set(FIELDS)
+
+
+def test_bind_settles_vocabulary_epochs_and_warmup():
+    sizes = {"data.batch_size": 7, "model.context": 13}
+    length = {"train.steps": None, "train.epochs": 2.5, "schedule.warmup_fraction": 0.1}
+    config = bind(resolve(given(sizes | length)), vocabulary=61, tokens=9100)
+    assert (config.train.steps, config.train.epochs) == (250, None)
+    assert (config.schedule.warmup_steps, config.schedule.warmup_fraction) == (25, None)
+    assert config.model.vocabulary == 61
+    assert bind(config, vocabulary=59, tokens=9100).model.vocabulary == 61  # the larger one is kept
+    assert bind(resolve(given(length | {"train.epochs": 1e-6})), vocabulary=61, tokens=97).train.steps == 1
+
+
+def test_differences_name_field_old_and_new_of_one_mark():
+    old = resolve(given({}))
+    new = resolve(given({"schedule.peak": 3e-3, "train.steps": 31, "train.log_every": 7, "model.bias": False}))
+    assert differences(old, new, IDENTITY) == ["model.bias: True → False", "schedule.peak: 0.001 → 0.003"]
+    assert differences(old, new, HORIZON) == ["train.steps: 20 → 31"]
+    assert differences(old, new, FREE) == ["train.log_every: 10 → 7"]
+    assert differences(old, old, IDENTITY) == []
+
+
+def test_what_is_not_bound_yet_is_no_difference():
+    unbound = resolve(given({}))
+    assert differences(unbound, bind(unbound, vocabulary=61, tokens=997), IDENTITY) == []

@@ -1,0 +1,196 @@
+"""Batch k is a pure function of (seed, k), the same on any number of devices and with any haste."""
+
+import gc
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lm.batch import Batch
+from lm.data import batches
+from lm.data.store import Split
+from lm.data.windows import Windows
+from lm.objective.catalog import OBJECTIVES
+from lm.refusal import Refusal
+
+CONTEXT, SIZE = 5, 8
+
+
+def windows_of(tokens):
+    ids = np.arange(1, tokens + 1, dtype=np.uint16)  # the first id of a window says which window it is
+    return Windows(Split((ids,), np.array([0]), np.arange(0, tokens - 1, 7), tokens, bytes=0), CONTEXT, False)
+
+
+def sharded(devices, axis="data"):
+    return NamedSharding(Mesh(np.asarray(jax.devices()[:devices]), ("data",)), PartitionSpec(axis))
+
+
+@pytest.fixture
+def goal(tiny):
+    return OBJECTIVES["causal"](tiny().objective, 61, "float32")
+
+
+@pytest.fixture
+def rows(goal):
+    """Seed → training rows of 17 whole windows and a part of one."""
+    return lambda seed: batches.train_rows(windows_of(17 * CONTEXT + 3), goal.shape, seed)
+
+
+def window_numbers(rows, samples):
+    return [(int(rows(sample).inputs[0]) - 1) // CONTEXT for sample in samples]
+
+
+def as_lists(batch):
+    return [np.asarray(field).tolist() for field in batch]
+
+
+def test_every_epoch_visits_every_window_once_in_another_order(rows):
+    order = window_numbers(rows(3), range(5 * 17))
+    epochs = [tuple(order[start : start + 17]) for start in range(0, len(order), 17)]
+    assert all(sorted(epoch) == list(range(17)) for epoch in epochs)
+    assert len(set(epochs)) == 5 and tuple(range(17)) not in epochs
+
+
+def test_a_seed_is_an_order(rows):
+    assert window_numbers(rows(3), range(40)) == window_numbers(rows(3), range(40))
+    assert window_numbers(rows(3), range(40)) != window_numbers(rows(5), range(40))
+    assert window_numbers(rows(2**31 - 1), range(17)) != window_numbers(rows(0), range(17))
+
+
+def test_the_order_is_random_access(rows):
+    straight = window_numbers(rows(3), range(60))
+    assert window_numbers(rows(3), reversed(range(60))) == straight[::-1]
+    assert window_numbers(rows(3), [57]) == [straight[57]]
+
+
+def test_batch_k_is_a_pure_function_of_seed_and_k(rows):
+    make = lambda seed, k: batches.batch(rows(seed), k, SIZE, sharded(1))
+    ahead = [as_lists(make(3, k)) for k in (11, 2, 0)]
+    again = [as_lists(make(3, k)) for k in (0, 2, 11)]
+    assert ahead == again[::-1]
+    assert as_lists(make(5, 2)) != ahead[1]
+
+
+def test_batch_k_holds_the_samples_from_k_times_its_size(rows):
+    made = batches.batch(rows(3), 4, SIZE, sharded(1))
+    for row in range(SIZE):
+        sample = rows(3)(4 * SIZE + row)
+        for name in Batch._fields:
+            np.testing.assert_array_equal(getattr(made, name)[row], getattr(sample, name))
+            assert getattr(made, name).dtype == getattr(sample, name).dtype
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_batches_are_the_same_on_any_number_of_devices(rows, devices):
+    one = batches.batch(rows(3), 7, SIZE, sharded(1))
+    many = batches.batch(rows(3), 7, SIZE, sharded(devices))
+    assert as_lists(one) == as_lists(many)
+    assert len(many.inputs.addressable_shards) == devices
+    assert {shard.data.shape for shard in many.inputs.addressable_shards} == {(SIZE // devices, CONTEXT)}
+
+
+@pytest.mark.parametrize(("devices", "axis"), [(1, "data"), (8, "data"), (2, None)])
+def test_each_row_is_built_once(rows, devices, axis):
+    asked = []
+
+    def counting(sample):
+        asked.append(sample)
+        return rows(3)(sample)
+
+    batches.batch(counting, 3, SIZE, sharded(devices, axis))
+    assert asked == list(range(3 * SIZE, 4 * SIZE))
+
+
+def test_validation_is_the_text_in_order_and_then_padding(goal):
+    windows = windows_of(9 * CONTEXT + 3)
+    rows = batches.valid_rows(windows, goal.shape, 3)
+    made = [batches.batch(rows, k, SIZE, sharded(2)) for k in range(-(-windows.all // SIZE))]
+    weights = np.concatenate([np.asarray(batch.weights).ravel() for batch in made])
+    targets = np.concatenate([np.asarray(batch.targets).ravel() for batch in made])
+    assert targets[weights > 0].tolist() == list(range(2, windows.split.tokens + 1))
+    assert weights.sum() == windows.split.tokens - 1 and set(weights.tolist()) == {0.0, 1.0}
+    past = np.asarray(made[-1].segments)[windows.all - SIZE :]
+    assert past.size and not past.any()
+
+
+def test_too_little_text_for_one_window_is_refused(goal):
+    assert batches.train_rows(windows_of(CONTEXT + 1), goal.shape, 3)(7).inputs.tolist() == [1, 2, 3, 4, 5]
+    with pytest.raises(Refusal, match=r"5 tokens.*model\.context \(5\)\.$"):
+        batches.train_rows(windows_of(CONTEXT), goal.shape, 3)
+
+
+def made_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def gone(seconds=5.0):
+    """Say whether the thread has ended, within some seconds."""
+    deadline = time.monotonic() + seconds
+    while made_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not made_threads()
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 13), (5, 13), (12, 13), (13, 13)])
+def test_prefetched_batches_are_the_same_in_order(start, stop):
+    asked = []
+    assert list(batches.prefetched(lambda k: asked.append(k) or k * k, start, stop)) == [
+        k * k for k in range(start, stop)
+    ]
+    assert asked == list(range(start, stop))
+    assert gone()
+
+
+def test_prefetching_runs_a_bounded_way_ahead():
+    asked = []
+    ahead = batches.prefetched(asked.append, 0, 1000)
+    for done in (1, 2, 3):
+        next(ahead)
+        time.sleep(0.05)
+        assert done <= len(asked) <= done + batches._AHEAD
+    ahead.close()
+
+
+def test_prefetching_passes_exceptions_on_after_the_batches_before():
+    def make(k):
+        if k == 3:
+            raise ValueError("record 3")
+        return k
+
+    found = []
+    with pytest.raises(ValueError, match="record 3"):
+        found.extend(batches.prefetched(make, 0, 7))
+    ahead = batches.prefetched(make, 0, 7)
+    assert [next(ahead) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="record 3"):
+        next(ahead)
+    assert gone()
+
+
+def test_an_abandoned_prefetch_makes_nothing_more():
+    asked, gate = [], threading.Event()
+
+    def make(k):
+        asked.append(k)
+        return k if k == 0 else gate.wait(5)
+
+    ahead = batches.prefetched(make, 0, 7)
+    next(ahead)
+    while asked != [0, 1]:
+        time.sleep(0.001)
+    threading.Timer(0.05, gate.set).start()
+    ahead.close()
+    assert asked == [0, 1] and gone()
+
+
+def test_an_abandoned_prefetch_stops_its_thread():
+    assert gone()
+    ahead = batches.prefetched(lambda k: k, 0, 10**9)
+    next(ahead)
+    assert len(made_threads()) == 1
+    del ahead
+    gc.collect()
+    assert gone()
