@@ -6,12 +6,15 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import jax
+import jax.extend
+import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile, which is most of the tests'
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Return a function: dotted overrides → a resolved and bound config of odd sizes, vocabulary 61."""
     from lm.config import defaults
@@ -39,5 +42,101 @@ def tiny():
                 node = node[section]
             node[leaf] = value
         return bind(resolve(config), vocabulary=61, tokens=10_000)
+
+    return make
+
+
+def _noise(leaves, seed):
+    from lm import trees
+
+    generator = np.random.default_rng(seed)
+    draw = lambda leaf, mean: jax.numpy.asarray(mean + 0.3 * generator.normal(size=leaf.shape), leaf.dtype)
+    return jax.tree.map(draw, leaves, trees.select(leaves, [("scale$", 1.0), ("", 0.0)]))
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """Return a function: a model → parameters, every leaf random, biases (around 0) and scales (around 1) too."""
+    from lm.weights.place import shapes
+
+    return lambda model, seed=0: _noise(shapes(model), seed)
+
+
+@pytest.fixture(scope="session")
+def equations():
+    """Return a function: a program and its arguments → (equation, times it runs) of its jaxpr and those inside it."""
+    is_jaxpr = lambda value: isinstance(value, jax.extend.core.ClosedJaxpr | jax.extend.core.Jaxpr)
+
+    def walk(jaxpr, times):
+        for equation in jaxpr.eqns:
+            yield equation, times
+            inner = times * equation.params.get("length", 1) if equation.primitive.name == "scan" else times
+            for value in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):
+                if is_jaxpr(value):
+                    yield from walk(getattr(value, "jaxpr", value), inner)
+
+    return lambda program, *arguments: walk(jax.make_jaxpr(program)(*arguments).jaxpr, 1)
+
+
+@pytest.fixture(scope="session")
+def assembled():
+    """Return a function: a bound config → (create: () → State, step: (state, batch) → (state, metrics)), as written."""
+    from lm.model.transformer import Transformer
+    from lm.objective.catalog import objective
+    from lm.optim import build, schedules
+    from lm.train import state as states
+    from lm.train.step import make_step
+
+    def assemble(config, constrain=lambda array, name: array):
+        model = Transformer(config.model, constrain=constrain)
+        schedule = schedules.schedule(config.schedule, config.train.steps)
+        optimizer = build.optimizer(config.optimizer, schedule)
+
+        def forward(params, batch, key):
+            rngs = None if key is None else {"dropout": key}
+            rows = batch.inputs, batch.positions, batch.segments
+            out = model.apply({"params": params}, *rows, train=key is not None, rngs=rngs)
+            return out.hidden, out.unembed
+
+        def create():
+            ids = jax.numpy.zeros((1, 2), "int32")
+            return states.create(model.init(jax.random.key(config.seed), ids, ids, ids)["params"], optimizer)
+
+        goal = objective(config.objective, config.model.vocabulary, config.model.logits_dtype)
+        return create, make_step(goal, forward, optimizer, schedule, config.seed, config.train.accumulate)
+
+    return assemble
+
+
+@pytest.fixture(scope="session")
+def random_batch():
+    """Return a function: seed → a Batch of 8 rows of 13 tokens below 61, with records, padding and uneven weights."""
+    from lm.batch import Batch
+
+    def make(seed=0):
+        generator = np.random.default_rng(seed)
+        inputs, targets = generator.integers(0, 61, (2, 8, 13), np.int32)
+        segments = np.sort(generator.integers(1, 4, (8, 13), np.int32), axis=1)
+        starts = np.array([np.searchsorted(row, row) for row in segments])
+        is_text = np.arange(13)[None] < generator.integers(5, 14, (8, 1))
+        return Batch(
+            inputs=inputs * is_text,
+            targets=targets * is_text,
+            weights=(is_text * generator.choice([0.25, 1.0], (8, 1))).astype(np.float32),
+            segments=segments * is_text,
+            positions=((np.arange(13)[None] - starts) * is_text).astype(np.int32),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_state():
+    """Return a function: create → the State before the first step, but its parameters random; compiles nothing."""
+
+    def make(create, seed=0):
+        state = jax.eval_shape(create)
+        zeros = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), state)
+        return zeros._replace(params=_noise(state.params, seed))
 
     return make

@@ -108,7 +108,11 @@ def test_few_records_give_their_tails(section, source_of):
 
 
 def test_many_records_are_held_out_whole_by_their_ids_alone(section, source_of, tmp_path):
-    records = [(f"doc{number}#{part}", f"{number} {part}", f"doc{number}") for number in range(499) for part in ("code", "prose")]
+    records = [
+        (f"doc{number}#{part}", f"{number} {part}", f"doc{number}")
+        for number in range(499)
+        for part in ("code", "prose")
+    ]
     opened = store.open_store(section(source=source_of(records)))
     valid = records_of(opened, "valid")
     assert sorted(records_of(opened, "train") + valid) == sorted(text for _, text, _ in records)

@@ -1,0 +1,163 @@
+"""Texts against the full, uncached model, one token at a time; what is shown while they come."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from lm.families.catalog import FAMILIES
+from lm.generate.generator import generate
+from lm.refusal import Refusal
+
+PROMPTS = ["Hello", "a", "nine long"]
+
+
+@pytest.fixture(scope="module")
+def likeliest():
+    """Return a function: bundle, ids, count → the likeliest next tokens and their log-probabilities, without a cache.
+
+    When the ids fill the context, it goes on from the last half of them.
+    """
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def scores_of(model, params, ids):
+        positions = np.arange(ids.shape[1])[None]
+        out = model.apply({"params": params}, ids, positions, np.ones(ids.shape, int))
+        return jax.nn.log_softmax((out.hidden[0] @ out.unembed)[:, : model.config.vocabulary])
+
+    def reference(bundle, ids, count):
+        context = bundle.config.model.context
+        tokens, scores, window = [], [], [int(token) for token in ids]
+        for _ in range(count):
+            window = window[-(context // 2) :] if len(window) >= context else window
+            ids = np.array([window + [0] * (context - len(window))])
+            row = np.asarray(scores_of(bundle.model, bundle.params, ids))[len(window) - 1]
+            tokens.append(int(row.argmax()))
+            scores.append(float(row.max()))
+            window.append(tokens[-1])
+        return tokens, scores
+
+    return reference
+
+
+@pytest.fixture(scope="module")
+def bundle(byte_bundle):
+    return byte_bundle(model__family="llama")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_is_the_full_models_choice(byte_bundle, sampling, likeliest, family):
+    """Beyond twice the context; prompts of different lengths, side by side and alone."""
+    bundle, section = byte_bundle(model__family=family, model__tied=False), sampling(max_new_tokens=31)
+    assert bundle.config.model.context * 2 < 31
+    completions = [*generate(bundle, PROMPTS, section), *generate(bundle, PROMPTS[-1:], section)]
+    for prompt, completion in zip([*PROMPTS, PROMPTS[-1]], completions, strict=True):
+        tokens, scores = likeliest(bundle, bundle.tokenizer.encode(prompt), 31)
+        assert completion.tokens == tokens and len(set(tokens)) > 3
+        np.testing.assert_allclose(completion.logprobs, scores, atol=1e-4)
+        assert completion.text == bundle.tokenizer.decode(tokens) and completion.finish_reason == "length"
+
+
+def test_an_empty_prompt_begins_a_record(bundle, sampling, likeliest):
+    (completion,) = generate(bundle, [""], sampling())
+    assert completion.tokens == likeliest(bundle, [bundle.tokenizer.end], 9)[0]
+
+
+@pytest.mark.parametrize("max_new_tokens", [1, 8, 11])
+def test_as_many_tokens_as_asked_for(bundle, sampling, likeliest, max_new_tokens):
+    (completion,) = generate(bundle, ["Hello"], sampling(max_new_tokens=max_new_tokens))
+    assert completion.tokens == likeliest(bundle, bundle.tokenizer.encode("Hello"), max_new_tokens)[0]
+
+
+def test_a_prompt_that_fills_the_context_is_refused(bundle, sampling):
+    context = bundle.config.model.context
+    (completion,) = generate(bundle, ["x" * (context - 1)], sampling(max_new_tokens=3))
+    assert len(completion.tokens) == 3
+    with pytest.raises(Refusal, match=rf"has {context} tokens"):
+        generate(bundle, ["fine", "x" * context], sampling())
+
+
+def test_end_of_text_stops(bundle, sampling):
+    """Whatever token comes sixth is made the end of text."""
+    (free,) = generate(bundle, ["Hello"], sampling(max_new_tokens=20, temperature=1.0))
+    end = free.tokens[5]
+    assert free.tokens.index(end) == 5
+    usual, bundle.tokenizer.end = bundle.tokenizer.end, end
+    try:
+        pieces = []
+        (completion,) = generate(
+            bundle, ["Hello"], sampling(max_new_tokens=20, temperature=1.0), lambda index, text: pieces.append(text)
+        )
+        assert completion.tokens == free.tokens[:6] and completion.logprobs == free.logprobs[:6]
+        assert completion.finish_reason == "stop"
+        assert completion.text == bundle.tokenizer.decode(free.tokens[:5]) == "".join(pieces)
+    finally:
+        bundle.tokenizer.end = usual
+
+
+def test_sequences_differ_and_seeds_repeat(bundle, sampling):
+    draw = lambda seed: generate(bundle, PROMPTS[:2], sampling(temperature=1.0, sequences=3, seed=seed))
+    once, again, other = draw(0), draw(0), draw(1)
+    assert len(once) == 6 and once == again
+    assert len({tuple(completion.tokens) for completion in once + other}) == 12
+
+
+def test_logprobs_are_the_models_whatever_the_sampler(bundle, sampling, likeliest):
+    """Scores of drawn tokens are those of the model, without temperature, top-k or top-p."""
+    (completion,) = generate(bundle, ["Hi"], sampling(temperature=2.0, top_k=9, top_p=0.95, max_new_tokens=8))
+    ids = bundle.tokenizer.encode("Hi").tolist() + completion.tokens
+    positions = np.arange(len(ids))[None]
+    out = jax.jit(bundle.model.apply)(
+        {"params": bundle.params}, np.array([ids]), positions, np.ones((1, len(ids)), int)
+    )
+    scores = jax.nn.log_softmax((out.hidden[0] @ out.unembed)[:, : bundle.config.model.vocabulary])
+    expected = [float(scores[place + 1, token]) for place, token in enumerate(completion.tokens)]
+    np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+    assert completion.tokens != likeliest(bundle, ids[:2], 8)[0]
+
+
+def _watched(bundle, prompts, section):
+    pieces = [""] * len(prompts) * section.sequences
+    seen = []
+
+    def watch(index, text):
+        assert text
+        pieces[index] += text
+        seen.append(text)
+
+    completions = generate(bundle, prompts, section, watch)
+    assert pieces == [completion.text for completion in completions]
+    return completions, seen
+
+
+@pytest.mark.parametrize("text", ["é", "añ", "€", "𝄞"])
+def test_characters_of_several_tokens_are_shown_whole(parrot, sampling, text):
+    (completion,), seen = _watched(parrot(text, 64), [text], sampling(max_new_tokens=24))
+    assert completion.text == text * (24 // len(text.encode())) and "\ufffd" not in "".join(seen) and len(seen) > 2
+
+
+def test_a_character_cut_short_is_shown_at_the_end(parrot, sampling):
+    (completion,), seen = _watched(parrot("x𝄞", 64), ["x𝄞"], sampling(max_new_tokens=24))
+    assert completion.text == 4 * "x𝄞" + "x\ufffd" and seen[-1] == "\ufffd"
+
+
+def test_pieces_of_noise_are_the_text(bundle, sampling):
+    """Most random bytes are no UTF-8."""
+    completions, seen = _watched(bundle, PROMPTS[:2], sampling(temperature=1.0, sequences=2, max_new_tokens=30))
+    assert len(seen) > 8 and any("\ufffd" in completion.text for completion in completions)
+
+
+def test_few_programs_are_compiled(byte_bundle, sampling):
+    """One to read prompts of up to 16 tokens, two to add 8 tokens and 1; one more for prompts of up to 32."""
+    bundle, section, compiled = byte_bundle(model__context=61), sampling(temperature=1.0, max_new_tokens=99), []
+    count = lambda event, seconds, **words: compiled.append(words) if "backend_compile" in event else None
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        numbers = []
+        for prompt in ("Hello", "Hi", "nine long", "sixteen long now", "xyz", "x" * 17, "x" * 31, ""):
+            generate(bundle, [prompt], section)
+            numbers.append(len(compiled))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert 3 <= numbers[0] <= 4 and set(numbers[:5]) == {numbers[0]} and numbers[-1] <= numbers[0] + 1, compiled

@@ -1,0 +1,44 @@
+"""Linear maps, alone and several of one input."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from lm.model.dense import Dense, together
+
+
+class _Pair(nn.Module):
+    config: object
+
+    @nn.compact
+    def __call__(self, x, is_together):
+        layers = Dense(self.config, (24,), (4, 6), 0.5, name="a"), Dense(self.config, (24,), (2, 6), 0.5, name="b")
+        return together(x, *layers) if is_together else [layer(x) for layer in layers]
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_together_is_separate(tiny, has_bias):
+    section = tiny(model__bias=has_bias).model
+    x = np.random.default_rng(0).normal(size=(2, 5, 24)).astype(np.float32)
+    params = _Pair(section).init(jax.random.key(0), x, True)["params"]
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    for kind in (True, False):
+        for name, out in zip("ab", _Pair(section).apply({"params": params}, x, kind), strict=True):
+            bias = np.asarray(params[name]["bias"])[None, None] if has_bias else 0
+            expected = np.einsum("btd,dhc->bthc", x, params[name]["kernel"]) + bias
+            np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_several_input_axes(tiny):
+    section = tiny(model__bias=True).model
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 6)).astype(np.float32)
+    layer = Dense(section, (4, 6), (24,), 0.5)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, layer.init(jax.random.key(0), x)["params"])
+    expected = np.einsum("bthc,hcd->btd", x, params["kernel"]) + np.asarray(params["bias"])
+    np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-5)
+
+
+def test_initial_kernel_has_the_std_asked_for(tiny):
+    kernel = Dense(tiny().model, (70,), (7, 90), 0.02).init(jax.random.key(0), np.zeros((1, 1, 70)))["params"]["kernel"]
+    assert abs(float(kernel.std()) / 0.02 - 1) < 0.02 and abs(float(kernel.mean())) < 5e-4

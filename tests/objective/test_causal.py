@@ -1,0 +1,46 @@
+"""Next-token prediction: the row it shapes and the loss it names."""
+
+import jax
+import ml_collections
+import numpy as np
+
+from lm.batch import Batch
+from lm.config import defaults
+from lm.data.windows import Window
+from lm.objective.catalog import objective
+
+GOAL = objective(ml_collections.FrozenConfigDict(defaults("objective")), 11, "float32")
+
+
+def test_shape():
+    window = Window(
+        ids=np.array([5, 1, 2, 5, 3, 0], np.int32),
+        segments=np.array([1, 1, 1, 2, 2, 0], np.int32),
+        positions=np.array([4, 5, 6, 0, 1, 0], np.int32),
+    )
+    row = GOAL.shape(window, (0, 0))
+    expected = Batch(
+        inputs=[5, 1, 2, 5, 3],
+        targets=[1, 2, 5, 3, 0],
+        weights=[1, 1, 1, 1, 0],
+        segments=[1, 1, 1, 2, 2],
+        positions=[4, 5, 6, 0, 1],
+    )
+    for name in Batch._fields:
+        np.testing.assert_array_equal(getattr(row, name), getattr(expected, name), err_msg=name)
+        assert getattr(row, name).dtype == (np.float32 if name == "weights" else np.int32), name
+    assert GOAL.length(5) == 5
+
+
+def test_loss_of_an_even_guess_is_the_log_of_the_vocabulary():
+    batch = Batch(*np.zeros((3, 2, 5), np.int32), *np.zeros((2, 2, 5), np.int32))
+    batch = batch._replace(weights=np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.float32))
+    seen = []
+
+    def forward(params, batch, key):
+        seen.append((params, key))
+        return jax.numpy.ones((2, 5, 3)), jax.numpy.zeros((3, 13))
+
+    total, weight, metrics = GOAL.loss(forward, "params", batch, "key")
+    assert weight == 8 and metrics == {} and seen == [("params", "key")]
+    np.testing.assert_allclose(total / weight, np.log(11), rtol=1e-6)

@@ -1,0 +1,120 @@
+"""Cross-entropy against float64, whatever the chunks; and never more logits than a chunk."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.objective import losses
+
+ROWS, LENGTH, WIDTH, VOCABULARY, PADDED = 3, 10, 7, 11, 17
+CHUNKS = [1, 3, 7, 15, 29, 30, 1000]
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Return hidden states, head, targets and weights; one row is half padding, one weight is a fraction."""
+    generator = np.random.default_rng(0)
+    weights = np.ones((ROWS, LENGTH), np.float32)
+    weights[1, 5:] = 0
+    weights[2, 3] = 0.25
+    return (
+        generator.normal(size=(ROWS, LENGTH, WIDTH)).astype(np.float32),
+        generator.normal(size=(WIDTH, PADDED)).astype(np.float32),
+        generator.integers(0, VOCABULARY, (ROWS, LENGTH)).astype(np.int32),
+        weights,
+    )
+
+
+def _naive(hidden, unembed, targets, weights):
+    """Return the sum of losses in float64."""
+    total = 0.0
+    for b, t in np.ndindex(targets.shape):
+        logits = np.float64(hidden[b, t]) @ np.float64(unembed[:, :VOCABULARY])
+        highest = logits.max()
+        total += weights[b, t] * (highest + np.log(np.exp(logits - highest).sum()) - logits[targets[b, t]])
+    return total
+
+
+def _ours(chunk, scale=1.0):
+    """Return the function (hidden, unembed, targets, weights) → (scaled sum of losses, sum of weights)."""
+
+    def loss(*case):
+        total, weight = losses.cross_entropy(*case, VOCABULARY, chunk)
+        return scale * total, weight
+
+    return loss
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_value_and_gradient(case, chunk):
+    value_only, _ = _ours(chunk)(*case)
+    (value, weight), gradients = jax.jit(jax.value_and_grad(_ours(chunk, 3.0), (0, 1), has_aux=True))(*case)
+    np.testing.assert_allclose(value_only, _naive(*case), rtol=1e-6)
+    np.testing.assert_allclose(value, 3 * _naive(*case), rtol=1e-6)
+    assert weight == case[3].sum() and value.dtype == weight.dtype == jnp.float32
+    generator = np.random.default_rng(1)
+    for place, gradient in enumerate(gradients):
+        assert gradient.dtype == jnp.float32
+        for _ in range(5):
+            direction = generator.normal(size=gradient.shape)
+            shifted = lambda size, at=place, by=direction: [
+                np.float64(part) + size * by if index == at else part for index, part in enumerate(case)
+            ]
+            slope = 3 * (_naive(*shifted(1e-5)) - _naive(*shifted(-1e-5))) / 2e-5
+            np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-4)
+
+
+def test_padding_of_the_vocabulary_counts_nothing(case):
+    hidden, unembed, targets, weights = case
+    gradient = jax.grad(lambda *case: _ours(7)(*case)[0], 1)
+    large = unembed.copy()
+    large[:, VOCABULARY:] = 100.0
+    assert _ours(7)(hidden, large, targets, weights)[0] == _ours(7)(*case)[0]
+    by_unembed = np.asarray(gradient(hidden, large, targets, weights))
+    assert not by_unembed[:, VOCABULARY:].any() and by_unembed[:, :VOCABULARY].all()
+    exact = _ours(7)(hidden, unembed[:, :VOCABULARY], targets, weights)[0]
+    np.testing.assert_allclose(_ours(7)(*case)[0], exact, rtol=1e-6)
+
+
+def test_weight_zero_counts_nothing(case):
+    hidden, unembed, targets, weights = case
+    other_hidden, other_targets = hidden.copy(), targets.copy()
+    other_hidden[1, 5:] += 5
+    other_targets[1, 5:] = 0
+    loss = lambda hidden, targets: _ours(7)(hidden, unembed, targets, weights)
+    assert loss(other_hidden, other_targets)[0] == loss(hidden, targets)[0]
+    by_hidden = np.asarray(jax.grad(lambda hidden: loss(hidden, targets)[0])(hidden))
+    assert not by_hidden[1, 5:].any() and by_hidden[0].all()
+
+
+@pytest.mark.parametrize(("chunk", "most"), [(1, 3), (3, 3), (7, 6), (15, 15), (29, 15), (30, 30), (1000, 30)])
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_never_more_logits_than_a_chunk(case, equations, chunk, most, differentiate):
+    """A chunk holds at least one position of every row (3), and divides the 10 positions evenly."""
+    loss = lambda *case: _ours(chunk)(*case)[0]
+    program = equations(jax.grad(loss, (0, 1)) if differentiate else loss, *case)
+    shapes = [variable.aval.shape for equation, _ in program for variable in equation.outvars]
+    logits = [shape for shape in shapes if PADDED in shape and WIDTH not in shape]
+    assert max(int(np.prod(shape)) for shape in logits) == most * PADDED
+
+
+def test_bfloat16_hidden_states(case):
+    hidden, unembed = (jnp.asarray(part, jnp.bfloat16) for part in case[:2])
+    (value, weight), gradients = jax.value_and_grad(_ours(7), (0, 1), has_aux=True)(hidden, unembed, *case[2:])
+    assert value.dtype == weight.dtype == jnp.float32
+    rounded = [np.asarray(part, np.float32) for part in (hidden, unembed)]
+    np.testing.assert_allclose(value, _naive(*rounded, *case[2:]), rtol=1e-5)
+    exact = jax.grad(lambda *parts: _ours(7)(*parts, *case[2:])[0], (0, 1))(*rounded)
+    for gradient, other in zip(gradients, exact, strict=True):
+        assert gradient.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(gradient, np.float32), other, atol=0.02 * np.abs(other).max())
+
+
+def test_log_softmax_parts(case):
+    hidden, unembed, *_ = case
+    logits, log_total = losses.log_softmax_parts(hidden, unembed, VOCABULARY, jnp.float32)
+    assert (np.asarray(logits[..., VOCABULARY:]) == -np.inf).all()
+    exact = np.float64(hidden) @ np.float64(unembed[:, :VOCABULARY])
+    np.testing.assert_allclose(logits[..., :VOCABULARY], exact, atol=1e-5)
+    np.testing.assert_allclose(log_total[..., 0], np.log(np.exp(exact).sum(-1)), rtol=1e-6)

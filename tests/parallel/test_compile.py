@@ -1,0 +1,61 @@
+"""The same losses on every mesh."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from lm import trees
+from lm.families.catalog import FAMILIES
+from lm.parallel import compile as compiling
+from lm.parallel import rules
+from lm.parallel.mesh import AXES, make_mesh
+
+
+@pytest.fixture(scope="module")
+def train(assembled, random_state, random_batch):
+    """Return a function: config and mesh → the losses of 5 steps, the last state, and whether the first was deleted."""
+
+    def run(config, mesh):
+        create, step = assembled(config, rules.constrain(mesh))
+        first = state = jax.device_put(random_state(create), rules.shardings(jax.eval_shape(create), mesh))
+        step = compiling.compile_step(step, state, mesh)
+        losses = []
+        for number in range(5):
+            state, metrics = step(state, jax.device_put(random_batch(number), rules.rows(mesh)))
+            losses.append(float(metrics["loss"]))
+        return losses, state, all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+
+    return run
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def single(request, tiny, train):
+    """Return the family, and the losses on one device."""
+    mesh = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), AXES)
+    losses, _, is_donated = train(tiny(model__family=request.param), mesh)
+    assert is_donated and len(set(losses)) == 5
+    return request.param, losses
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (1, 8), (2, 4)])
+def test_losses_are_those_of_one_device(tiny, train, single, data, fsdp):
+    family, expected = single
+    config = tiny(model__family=family, parallel__mesh__data=data, parallel__mesh__fsdp=fsdp)
+    mesh = make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
+    losses, state, is_donated = train(config, mesh)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert is_donated
+    for path, leaf in zip(trees.paths(state), jax.tree.leaves(state), strict=True):
+        assert len(leaf.addressable_shards) == 8
+        share = fsdp if path.endswith(("kernel", "embedding")) else 1
+        assert leaf.addressable_shards[0].data.size * share == leaf.size, path
+
+
+def test_state_before_the_first_step_does_not_depend_on_the_mesh(tiny, assembled):
+    config = tiny()
+    create, _ = assembled(config)
+    whole = compiling.initialise(create, Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), AXES))
+    split = compiling.initialise(create, Mesh(np.asarray(jax.devices()).reshape(1, 8), AXES))
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)

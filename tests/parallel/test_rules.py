@@ -1,0 +1,46 @@
+"""Where the rules put each leaf of a state."""
+
+import jax
+import ml_collections
+import pytest
+
+from lm import trees
+from lm.families.catalog import FAMILIES
+from lm.parallel import rules
+from lm.parallel.mesh import make_mesh
+from lm.refusal import Refusal
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh(ml_collections.ConfigDict({"data": 2, "fsdp": 4}), 8, 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_matrix_is_split_along_its_width(tiny, assembled, mesh, family):
+    """Width is 20 here and no other size is; scalars, biases and scales are whole on every device."""
+    config = tiny(model__family=family, model__width=20, model__head_width=6, model__feedforward_width=44)
+    state = jax.eval_shape(assembled(config)[0])
+    shardings = jax.tree.leaves(rules.shardings(state, mesh))
+    matrices = 0
+    for path, leaf, sharding in zip(trees.paths(state), jax.tree.leaves(state), shardings, strict=True):
+        is_matrix = path.endswith(("kernel", "embedding"))
+        expected = tuple(size // 4 if is_matrix and size == 20 else size for size in leaf.shape)
+        assert sharding.shard_shape(leaf.shape) == expected, path
+        matrices += is_matrix and expected != leaf.shape
+    assert matrices == 3 * len([path for path in trees.paths(state.params) if path.endswith(("kernel", "embedding"))])
+
+
+def test_widths_that_do_not_divide_are_named(tiny, assembled, mesh):
+    state = jax.eval_shape(assembled(tiny(model__width=22))[0])
+    with pytest.raises(Refusal, match=r"parallel\.mesh\.fsdp is 4: it must divide 22, an axis of params/"):
+        rules.shardings(state, mesh)
+
+
+def test_a_path_without_rule_is_an_error(mesh):
+    with pytest.raises(ValueError, match="no rule matches 'unheard/of'"):
+        rules.shardings({"unheard": {"of": jax.ShapeDtypeStruct((8,), "float32")}}, mesh)
+
+
+def test_rows_are_split_over_all_devices(mesh):
+    assert rules.rows(mesh).shard_shape((16, 13)) == (2, 13)
