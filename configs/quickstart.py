@@ -1,12 +1,32 @@
-"""The first run: a small decoder learns Python from Python's own standard library. Tuned below.
+"""The first run: a small Llama-shaped decoder learns Python from the source of Python's own standard library.
 
-Command:  python -m lm.train --config=configs/quickstart.py --workdir=runs/quickstart   (or: make train)
+Command:   make train   (or: python -m lm.train --config=configs/quickstart.py --workdir=runs/quickstart)
+Duration:  QUICK_DURATION
+Expect:    QUICK_EXPECT
 """
 
 from lm.config import defaults
 
 
 def get_config():
+    """Return the config."""
     config = defaults()
-    config.train.steps = 100
+    config.data.source = "embedded:code"
+    config.data.tokenizer = "bpe:2048"
+    config.data.batch_size = 16
+    config.model.family = "llama"
+    config.model.tied = True
+    config.model.context = 128
+    config.model.width = 128
+    config.model.layers = 4
+    config.model.heads = 4
+    config.schedule.peak = 4e-3
+    config.schedule.warmup_steps = 40
+    config.train.steps = 800
+    config.train.evaluate_every = 200
+    config.train.sample_every = 200
+    config.train.checkpoint_every = 200
+    config.train.sample_prompt = "class "
+    config.sample.max_new_tokens = 160
+    config.sample.temperature = 0.7
     return config

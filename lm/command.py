@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from lm.config import schema
 from lm.config.files import check_flag_names
@@ -61,11 +62,31 @@ def run(main: Callable[[], int | None], description: str | None, sections: tuple
     app.run(call, flags_parser=parse)
 
 
+def define_config() -> flags.FlagHolder:
+    """Define `--config=FILE.py[:arg]` with `--config.a.b=value` overrides; it must be given."""
+    holder = config_flags.DEFINE_config_file(
+        "config", None, "config file, with an argument after a colon: FILE.py[:arg]"
+    )
+    flags.mark_flag_as_required(holder)
+    return holder
+
+
+def define_sample() -> flags.FlagHolder:
+    """Define `--sample.field=value` for the fields of the sample section."""
+    try:
+        check_flag_names(sys.argv[1:])  # since the definition itself looks at them
+    except Refusal as refusal:
+        _fail(str(refusal))
+    return config_flags.DEFINE_config_dict("sample", schema.defaults("sample"), "how text is drawn")
+
+
 def _sentence(error: Exception) -> str:
     """Return one sentence for what absl and ml_collections say of a flag."""
     if isinstance(error, flags.UnrecognizedFlagError):
         return f"there is no flag --{error.flagname}{nearest(error.flagname, flags.FLAGS)}; see --help."
     words = str(error).strip().splitlines()[-1].strip() or type(error).__name__
+    if missing := re.search(r"Flag (--\w+) must have a value other than None", words):
+        return f"the flag {missing[1]} must be given; see --help."
     found = re.match(r"flag --(?:config\.)?([\w.]+)=(.*?): ", words)
     if found and found[1] in schema.FIELDS:
         field = schema.FIELDS[found[1]]

@@ -16,6 +16,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     names = list(names)
     section, dot, last = name.rpartition(".")
     siblings = [other.rpartition(".")[2] for other in names if other.rpartition(".")[0] == section]
-    found = [section + dot + match for match in difflib.get_close_matches(last, siblings, n=1)]
+    found = [section + dot + match for match in difflib.get_close_matches(last, siblings, n=1, cutoff=0.65)]
     found = found or difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""

@@ -1,4 +1,4 @@
-"""Config files and flags: their arguments, exact JSON, and absl flags with overrides."""
+"""Config files and flags: their arguments, exact JSON, and the names of overrides."""
 
 import json
 import os
@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
 from lm.config import schema
 from lm.config.resolve import check_fields, check_names, flatten
@@ -72,16 +70,6 @@ def from_json(text: str) -> ml_collections.ConfigDict:
     config = schema.defaults()
     config.update_from_flattened_dict(values | tuples)
     return config
-
-
-def define_config() -> flags.FlagHolder:
-    """Define `--config=FILE.py[:arg]` with `--config.a.b=value` overrides."""
-    return config_flags.DEFINE_config_file("config", None, "config file, with an argument after a colon: FILE.py[:arg]")
-
-
-def define_sample() -> flags.FlagHolder:
-    """Define `--sample.field=value` for the fields of the sample section."""
-    return config_flags.DEFINE_config_dict("sample", schema.defaults("sample"), "how text is drawn")
 
 
 def check_flag_names(arguments: list[str]) -> None:

@@ -9,14 +9,12 @@ its target and weight, and where the records begin.
 from absl import flags
 
 from lm import command
-from lm.config.files import define_config
 from lm.config.resolve import bind, resolve
 from lm.refusal import Refusal
 
-CONFIG = define_config()
+CONFIG = command.define_config()
 ROWS = flags.DEFINE_integer("rows", 2, "training rows to show", lower_bound=0)
 TOKENS = flags.DEFINE_integer("tokens", 24, "tokens of each row to show", lower_bound=1)
-flags.mark_flag_as_required("config")
 
 
 def main() -> None:

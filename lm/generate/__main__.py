@@ -12,13 +12,12 @@ import sys
 from absl import flags
 
 from lm import command
-from lm.config.files import define_sample
 from lm.config.resolve import check_fields
 
 FROM = flags.DEFINE_string("from", None, "PLACE of the model: a run's workdir, or workdir@STEP", required=True)
 PROMPT = flags.DEFINE_string("prompt", "", "text to continue; empty: begin a new text")
 JSON = flags.DEFINE_bool("json", False, "print one JSON object a sequence: text, tokens, logprobs, finish_reason")
-SAMPLE = define_sample()
+SAMPLE = command.define_sample()
 
 
 def main() -> None:

@@ -38,11 +38,11 @@ def prefill(model, params, ids_BT, lengths_B) -> Reading:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
-def extend(model, section, count, params, reading: Reading, key, first):
-    """Add `count` tokens to every row, drawn as the sample section says.
+def extend(model, settings, count, params, reading: Reading, key, first):
+    """Add `count` tokens to every row, drawn as the settings say.
 
     Args:
-      model: the Transformer. section: the sample section. count: tokens to add.
+      model: the Transformer. settings: samplers.Settings. count: tokens to add.
       params: its parameters.
       reading: what was read; donated.
       key: of this generation; token number n draws with fold_in(key, n).
@@ -53,7 +53,7 @@ def extend(model, section, count, params, reading: Reading, key, first):
     """
 
     def step(reading: Reading, number):
-        tokens_B = samplers.draw(jax.random.fold_in(key, number), reading.logits, section)
+        tokens_B = samplers.draw(jax.random.fold_in(key, number), reading.logits, settings)
         scores_B = jnp.take_along_axis(reading.logits, tokens_B[:, None], axis=1)[:, 0]
         positions_B1 = reading.lengths[:, None]
         cache, logits_BV = _read(

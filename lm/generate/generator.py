@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lm.generate import decode
+from lm.generate import decode, samplers
 from lm.refusal import Refusal
 from lm.weights.place import Bundle
 
@@ -48,6 +48,7 @@ def generate(
         if len(ids) >= context:
             raise Refusal(f"the prompt has {len(ids)} tokens: it must have fewer than the model's context ({context}).")
         rows += [list(ids) for _ in range(section.sequences)]
+    settings = samplers.Settings(section.temperature, section.top_k, section.top_p)
     key = jax.random.key(section.seed)
     added: list[list[int]] = [[] for _ in rows]
     scores: list[list[float]] = [[] for _ in rows]
@@ -60,7 +61,7 @@ def generate(
             reading = decode.prefill(bundle.model, bundle.params, *_padded(rows, context))
             room = context - max(map(len, rows))
         count = _CHUNK if min(room, section.max_new_tokens - done) >= _CHUNK else 1
-        reading, tokens, logs = decode.extend(bundle.model, section, count, bundle.params, reading, key, done)
+        reading, tokens, logs = decode.extend(bundle.model, settings, count, bundle.params, reading, key, done)
         tokens, logs = jax.device_get((tokens, logs))
         done, room = done + count, room - count
         for index, (new, log) in enumerate(zip(tokens.tolist(), logs.tolist(), strict=True)):

@@ -1,7 +1,17 @@
 """Logits in, logits out, composed; and the draw of a token from them. All are `(B, V)` float32."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+
+class Settings(NamedTuple):
+    """What a draw depends on: the fields of the sample section that a compiled program is made for."""
+
+    temperature: float
+    top_k: int
+    top_p: float
 
 
 def temperature(logits_BV, value: float):
@@ -24,18 +34,18 @@ def top_p(logits_BV, share: float):
     return jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
 
 
-def draw(key, logits_BV, section):
+def draw(key, logits_BV, settings: Settings):
     """Return a token id per row, int32 `(B,)`: temperature, then top-k, then top-p, then a draw.
 
     Args:
       key: of the draw.
-      section: the sample section; temperature 0 takes the likeliest token.
+      settings: temperature 0 takes the likeliest token, top_k 0 and top_p 1 keep all.
     """
-    if section.temperature == 0:
+    if settings.temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    logits_BV = temperature(logits_BV, section.temperature)
-    if section.top_k:
-        logits_BV = top_k(logits_BV, section.top_k)
-    if section.top_p < 1:
-        logits_BV = top_p(logits_BV, section.top_p)
+    logits_BV = temperature(logits_BV, settings.temperature)
+    if settings.top_k:
+        logits_BV = top_k(logits_BV, settings.top_k)
+    if settings.top_p < 1:
+        logits_BV = top_p(logits_BV, settings.top_p)
     return jax.random.categorical(key, logits_BV, axis=-1).astype(jnp.int32)

@@ -15,7 +15,7 @@ def einsum(query_BTHC, key_BSKC, value_BSKC, mask: masks.Mask, softmax_dtype: st
     rows, length, heads, head_width = query_BTHC.shape
     kv_heads = key_BSKC.shape[2]
     query_BTKGC = (query_BTHC * head_width**-0.5).reshape(rows, length, kv_heads, heads // kv_heads, head_width)
-    scores_BKGTS = jnp.einsum("btkgc,bskc->bkgts", query_BTKGC, key_BSKC).astype(softmax_dtype)
+    scores_BKGTS = jnp.einsum("btkgc,bskc->bkgts", query_BTKGC, key_BSKC, preferred_element_type=softmax_dtype)
     allowed_BTS = masks.allowed(mask)
     scores_BKGTS = jnp.where(allowed_BTS[:, None, None], scores_BKGTS, jnp.finfo(softmax_dtype).min)
     highest_BKGT1 = jax.lax.stop_gradient(jnp.max(scores_BKGTS, axis=-1, keepdims=True))

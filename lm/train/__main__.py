@@ -17,13 +17,12 @@ from absl import flags
 
 from lm import command, workdir
 from lm.config import schema
-from lm.config.files import define_config, from_json, to_json
+from lm.config.files import from_json, to_json
 from lm.config.resolve import differences, resolve
 from lm.refusal import Refusal
 
-CONFIG = define_config()
+CONFIG = command.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
-flags.mark_flag_as_required("config")
 
 
 class Stop:

@@ -37,3 +37,13 @@ def test_extend_in_one_go_or_two_is_the_same(byte_bundle, sampling):
     _, rest, rest_scores = add(4, reading, 4)
     np.testing.assert_array_equal(whole, np.concatenate([begun, rest], axis=1))
     np.testing.assert_allclose(scores, np.concatenate([begun_scores, rest_scores], axis=1), atol=1e-5)
+
+
+def test_every_token_of_every_row_is_another_draw(byte_bundle, sampling):
+    """A model without preference, so that only the key decides."""
+    bundle = byte_bundle(model__family="llama")
+    params = jax.tree.map(np.zeros_like, bundle.params)
+    reading = decode.prefill(bundle.model, params, np.array([[72], [72]], np.int32), np.array([1, 1], np.int32))
+    _, tokens, scores = decode.extend(bundle.model, sampling(temperature=1.0), 8, params, reading, jax.random.key(0), 0)
+    assert len(np.unique(tokens)) > 12
+    np.testing.assert_allclose(scores, np.full((2, 8), -np.log(257)), rtol=1e-6)

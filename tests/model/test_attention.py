@@ -34,7 +34,9 @@ def test_written_out(tiny, slow_attention, family):
     section = tiny(model__family=family, model__head_width=8).model
     params = _params(section)
     hidden = np.random.default_rng(1).normal(size=(2, 5, section.width)).astype(np.float32)
-    out, cache = Attention(section, einsum).apply({"params": params}, hidden, POSITIONS, masks.causal(SEGMENTS))
+    out, cache = jax.jit(Attention(section, einsum).apply)(
+        {"params": params}, hidden, POSITIONS, masks.causal(SEGMENTS)
+    )
     assert cache is None
     project = lambda name: (
         np.einsum("btd,dhc->bthc", hidden, params[name]["kernel"])
@@ -58,7 +60,7 @@ def test_cache_is_filled_and_read(tiny):
     positions = np.broadcast_to(np.arange(5), (2, 5))
     layer = caches.Cache(*(leaf[0] for leaf in caches.empty(section, 2, 7)))
     apply = Attention(section, einsum).apply
-    full, _ = apply(params, hidden, positions, masks.causal(np.ones((2, 5), int)))
+    full, _ = jax.jit(apply)(params, hidden, positions, masks.causal(np.ones((2, 5), int)))
     step = jax.jit(lambda hidden, here, layer: apply(params, hidden, here, masks.cached(here, 7), cache=layer))
     for t in range(5):
         one, layer = step(hidden[:, t : t + 1], positions[:, t : t + 1], layer)

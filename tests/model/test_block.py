@@ -1,5 +1,7 @@
 """The wiring of a block, and where dropout falls."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from lm.model.transformer import Transformer
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def counting(tiny, random_params):
     """Return a function: (rate, key) → for every place of dropout, its factor at `(B, T, D)`.
 
@@ -29,13 +31,15 @@ def counting(tiny, random_params):
     params["decoder"]["block"]["feedforward"]["out"]["bias"] = base * layers
     params["decoder"]["norm"]["scale"] += 1e10
 
-    def factors(rate, key):
-        model = Transformer(section(rate))
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(rate, rngs):
         ids = jnp.zeros((8, 13), jnp.int32)
+        return Transformer(section(rate)).apply({"params": params}, ids, ids, ids, train=rngs is not None, rngs=rngs)
+
+    def factors(rate, key):
         rngs = None if key is None else {"dropout": jax.random.key(key)}
-        run = jax.jit(lambda rngs: model.apply({"params": params}, ids, ids, ids, train=key is not None, rngs=rngs))
         unit = 1.0 if key is None else 1 / (1 - rate)
-        digits = np.rint(np.asarray(run(rngs).hidden, np.float64) / unit).astype(int)
+        digits = np.rint(np.asarray(run(rate, rngs).hidden, np.float64) / unit).astype(int)
         return np.stack([digits // 8**place % 8 for place in range(places)]) * unit
 
     return factors

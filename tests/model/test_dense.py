@@ -24,7 +24,9 @@ def test_together_is_separate(tiny, has_bias):
     params = _Pair(section).init(jax.random.key(0), x, True)["params"]
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     for kind in (True, False):
-        for name, out in zip("ab", _Pair(section).apply({"params": params}, x, kind), strict=True):
+        for name, out in zip(
+            "ab", jax.jit(_Pair(section).apply, static_argnums=2)({"params": params}, x, kind), strict=True
+        ):
             bias = np.asarray(params[name]["bias"])[None, None] if has_bias else 0
             expected = np.einsum("btd,dhc->bthc", x, params[name]["kernel"]) + bias
             np.testing.assert_allclose(out, expected, atol=1e-5)

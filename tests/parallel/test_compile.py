@@ -57,5 +57,6 @@ def test_state_before_the_first_step_does_not_depend_on_the_mesh(tiny, assembled
     create, _ = assembled(config)
     whole = compiling.initialise(create, Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), AXES))
     split = compiling.initialise(create, Mesh(np.asarray(jax.devices()).reshape(1, 8), AXES))
+    assert split.params["embed"]["embedding"].addressable_shards[0].data.shape == (64, 3)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)

@@ -227,6 +227,28 @@ def test_other_data_under_the_same_name_is_refused(corpus, straight):
     assert done.returncode == 2 and "was trained on other data" in done.stderr.splitlines()[-1]
 
 
+BAD_INPUT = [
+    ("missing.txt", None, "char", "matches no file"),
+    ("empty.txt", b"", "char", "empty.txt is empty"),
+    ("latin.txt", b"ol\xe9" * 99, "char", "latin.txt, line 1: byte 2 is not UTF-8"),
+    ("torn.jsonl", b'{"text": "a"}\n{"text": ', "char", "torn.jsonl, line 2 is not JSON"),
+    ("fine.txt", b"words " * 999, "wordpiece", "data.tokenizer is 'wordpiece': it must be byte, char or bpe:SIZE"),
+    ("short.txt", b"words " * 2, "char", "it must have more than model.context (17)"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "tokenizer", "words"), BAD_INPUT, ids=[case[0] for case in BAD_INPUT])
+def test_bad_input_is_one_sentence(corpus, tmp_path, name, data, tokenizer, words):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    folder = tmp_path / "run"
+    done = train(corpus, folder, data__source=f"files:{tmp_path}/{name}", data__tokenizer=tokenizer)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("error: ") and last.endswith(".") and words in last
+    assert "Traceback" not in done.stderr
+    assert not folder.exists() or not contents(folder)
+
+
 def test_a_folder_that_is_no_run_and_a_busy_one_are_refused(corpus, straight, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     done = train(corpus, tmp_path)
