@@ -63,7 +63,7 @@ def main(_):
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters, config.optimizer.clip)
                 optimizer.step()
-            theirs = float(loss)
+            theirs = loss.item()
             times["torch"].append((time.perf_counter() - begun) / len(batches))
             print(f"step {first + len(batches)}: lm {ours:.4f}, torch {theirs:.4f}", file=sys.stderr)
         medians = {name: 1e3 * statistics.median(values[1:] or values) for name, values in times.items()}

@@ -20,7 +20,7 @@ def get_config():
     config.model.width = 128
     config.model.layers = 4
     config.model.heads = 4
-    config.schedule.peak = 4e-3
+    config.schedule.peak = 3e-3
     config.schedule.warmup_steps = 40
     config.train.steps = 800
     config.train.evaluate_every = 200

@@ -23,6 +23,7 @@ def einsum(query_BTHC, key_BSKC, value_BSKC, mask: masks.Mask, softmax_dtype: st
     total_BKGT = jnp.sum(raised_BKGTS, axis=-1)
     # Dividing the mixture instead of the scores divides C numbers a query instead of S.
     mixed_BKGTC = jnp.einsum("bkgts,bskc->bkgtc", raised_BKGTS.astype(value_BSKC.dtype), value_BSKC)
-    mixed_BKGTC = mixed_BKGTC / total_BKGT[..., None].astype(mixed_BKGTC.dtype)
-    mixed_BTKGC = jnp.moveaxis(mixed_BKGTC, 3, 1)
+    mixed_BHTC = mixed_BKGTC.reshape(rows, heads, length, head_width)
+    mixed_BHTC = mixed_BHTC / total_BKGT.reshape(rows, heads, length, 1).astype(mixed_BHTC.dtype)
+    mixed_BTKGC = mixed_BHTC.swapaxes(1, 2)
     return mixed_BTKGC.reshape(rows, length, heads, head_width)
