@@ -109,7 +109,7 @@ def restore(path: Path, item: str, template: Any) -> Any:
         ]
         raise Refusal(f"checkpoint {path} does not fit: {'; '.join(lines)}.")
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(path / item, args=ocp.args.StandardRestore(template))
+        return checkpointer.restore((path / item).absolute(), args=ocp.args.StandardRestore(template))
 
 
 def describe(tree: Any) -> dict[str, str]:
@@ -143,7 +143,7 @@ class Saver:
             shutil.rmtree(path)
         facts = facts | {"step": step, "leaves": {name: describe(tree) for name, tree in items.items()}}
         saves = {name: ocp.args.StandardSave(_copied(tree)) for name, tree in items.items()}
-        self._checkpointer.save(path, args=ocp.args.Composite(**saves))
+        self._checkpointer.save(path.absolute(), args=ocp.args.Composite(**saves))
         self._thread = threading.Thread(target=self._finish, args=(path, facts), name="manifest")
         self._thread.start()
 

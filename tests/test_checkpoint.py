@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,14 @@ def test_what_was_saved_comes_back(saved):
         assert jax.tree.structure(back) == jax.tree.structure(tree)
         for ours, theirs in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True):
             assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(Path("a/b"), {1: None})
+    tree = items(1)["params"]
+    back = checkpoint.restore(Path("a/b/1"), "params", template(tree))
+    assert np.array_equal(back["b"], tree["b"])
 
 
 def test_the_next_step_does_not_write_into_what_is_being_saved(tmp_path):

@@ -124,6 +124,9 @@ def _check_run(flat: Mapping[str, Any]) -> None:
     steps, warmup = flat["train.steps"], flat["schedule.warmup_steps"]
     if steps is not None and warmup is not None and warmup > steps:
         raise Refusal(f"schedule.warmup_steps is {warmup}: it must be at most train.steps ({steps}).")
+    profile = flat["train.profile_steps"]
+    if profile and steps is not None and profile[1] > steps:
+        raise Refusal(f"train.profile_steps is {profile}: its last step must be at most train.steps ({steps}).")
     if flat["schedule.final"] > flat["schedule.peak"]:
         raise Refusal(
             f"schedule.final is {flat['schedule.final']}: it must be at most schedule.peak ({flat['schedule.peak']})."

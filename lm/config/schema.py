@@ -176,8 +176,8 @@ FIELDS: dict[str, Field] = {
         (),
         "first and last step of a JAX profile, written to WORKDIR/profile; (): none",
         Rule(
-            "() or (first, last) with 1 ≤ first ≤ last",
-            lambda value: not value or (len(value) == 2 and 1 <= value[0] <= value[1]),
+            "() or (first, last) with 2 ≤ first ≤ last",
+            lambda value: not value or (len(value) == 2 and 2 <= value[0] <= value[1]),
         ),
         FREE,
         element=int,

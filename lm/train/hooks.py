@@ -168,13 +168,15 @@ class Profile:
 
     def __init__(self, first: int, last: int, folder: Path, progress: Progress):
         self._first, self._last, self._folder, self._progress = first, last, folder, progress
+        self._is_on = False
 
     def __call__(self, number: int, state: State, metrics: Any) -> None:
         """Start after the step before the first, stop after the last has ended."""
         if number == self._first - 1:
             jax.block_until_ready(state)
             jax.profiler.start_trace(str(self._folder))
-        elif number == self._last:
+            self._is_on = True
+        elif number == self._last and self._is_on:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
             self._progress.say(f"profile of steps {self._first} to {self._last} written to {self._folder}")
