@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from lm.config.resolve import resolve
-from lm.parallel.compile import keep_memory
+from lm.parallel.host import keep_memory
 from lm.train.setup import setup
 
 TEXT = flags.DEFINE_string("text", None, "a text file of about 1 MB", required=True)

@@ -22,7 +22,7 @@ def get_config():
     config.model.heads = 4
     config.schedule.peak = 3e-3
     config.schedule.warmup_steps = 40
-    config.train.steps = 800
+    config.train.steps = 700
     config.train.evaluate_every = 200
     config.train.sample_every = 200
     config.train.checkpoint_every = 200

@@ -19,6 +19,7 @@ from lm import command, workdir
 from lm.config import schema
 from lm.config.files import from_json, to_json
 from lm.config.resolve import differences, resolve
+from lm.parallel.host import keep_memory
 from lm.refusal import Refusal
 
 CONFIG = command.define_config()
@@ -78,19 +79,17 @@ def _check_horizon(config: object, folder: Path, start: int, say: Callable[[str]
 
 def _train(config: object, folder: Path, stop: Stop) -> int:
     begun = time.monotonic()
+    keep_memory()
     import jax
 
     from lm import checkpoint, metrics
     from lm.evaluate import heldout
     from lm.generate.generator import generate
-    from lm.parallel.compile import keep_memory
     from lm.report import page
     from lm.train import hooks, loop
     from lm.train.setup import parameter_names, setup
 
     jax.config.update("jax_default_matmul_precision", config.parallel.matmul_precision)
-    if jax.default_backend() == "cpu":
-        keep_memory()
     say = lambda words: print(words, file=sys.stderr, flush=True)
     run = setup(config, folder, say)
     config = run.config
