@@ -21,7 +21,7 @@ def get_config():
     config.model.layers = 4
     config.model.heads = 4
     config.schedule.peak = 3e-3
-    config.schedule.warmup_steps = 40
+    config.schedule.warmup_fraction = 0.05
     config.train.steps = 700
     config.train.evaluate_every = 200
     config.train.sample_every = 200

@@ -29,6 +29,7 @@ class Embed(nn.Module):
     """Ids → vectors, `(V padded, D)`."""
 
     config: object
+    constrain: Callable
 
     @nn.compact
     def __call__(self, inputs_BT):
@@ -36,6 +37,7 @@ class Embed(nn.Module):
         shape = (padded(c.vocabulary, c.vocabulary_multiple), c.width)
         initializer = nn.initializers.normal(c.init_std)
         embedding_VD = self.param("embedding", initializer, shape, jnp.dtype(c.parameter_dtype)).astype(c.dtype)
+        embedding_VD = self.constrain(embedding_VD, "embedding")
         return embedding_VD[inputs_BT], embedding_VD
 
 
@@ -76,7 +78,7 @@ class Transformer(nn.Module):
           train: apply dropout; needs the rng `dropout` when its rate is not 0.
         """
         c = self.config
-        hidden_BTD, embedding_VD = Embed(c, name="embed")(inputs_BT)
+        hidden_BTD, embedding_VD = Embed(c, self.constrain, name="embed")(inputs_BT)
         if c.positions == "learned":
             hidden_BTD = hidden_BTD + Learned(c, name="positions")(positions_BT)
         hidden_BTD = nn.Dropout(c.dropout, deterministic=not train)(hidden_BTD)

@@ -24,7 +24,10 @@ PARAMETERS = (
     (r"(step|skipped|count)$", PartitionSpec()),
 )
 
-ACTIVATIONS = {"hidden": ROWS}
+ACTIVATIONS = {
+    "hidden": ROWS,
+    "embedding": PartitionSpec(),  # gathered whole before rows are looked up in it, as a layer's weights are
+}
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:

@@ -71,7 +71,7 @@ def test_parse_arg_takes_declared_names_in_order_or_by_name(arg, expected):
     ("flags", "shown"),
     [
         (("--config=configs/quickstart.py", "--config.model.hieght=3"), ("model.hieght", "did you mean")),
-        (("--config=configs/quickstart.py", "--config.model.heads=3"), ("model.heads is 3", "model.width (256)")),
+        (("--config=configs/quickstart.py", "--config.model.heads=3"), ("model.heads is 3", "model.width (128)")),
         (("--config=configs/quickstarts.py",), ("configs/quickstarts.py",)),
     ],
 )

@@ -24,11 +24,11 @@ def test_every_matrix_is_split_along_its_width(tiny, assembled, mesh, family):
     shardings = jax.tree.leaves(rules.shardings(state, mesh))
     matrices = 0
     for path, leaf, sharding in zip(trees.paths(state), jax.tree.leaves(state), shardings, strict=True):
-        is_matrix = path.endswith(("kernel", "embedding"))
+        is_matrix = path.endswith(("kernel", "embed/embedding"))
         expected = tuple(size // 4 if is_matrix and size == 20 else size for size in leaf.shape)
         assert sharding.shard_shape(leaf.shape) == expected, path
         matrices += is_matrix and expected != leaf.shape
-    assert matrices == 3 * len([path for path in trees.paths(state.params) if path.endswith(("kernel", "embedding"))])
+    assert matrices == 3 * len([path for path in trees.paths(state.params) if path.endswith(("kernel", "embed/embedding"))])
 
 
 def test_widths_that_do_not_divide_are_named(tiny, assembled, mesh):
