@@ -18,7 +18,7 @@ def keep_memory() -> None:
     except (OSError, AttributeError):
         return
     trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
-    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(trim_threshold, -1)  # never, where a number ends at 2 GiB
     mallopt(top_pad, 2**28)
     mallopt(mmap_max, 0)
     mallopt(arena_max, 1)
