@@ -7,6 +7,11 @@ Blocks of steps alternate, so that both see the same noise; then both models rea
 Prints medians of milliseconds a step, their ratio, and both validation losses.
 """
 
+# ruff: noqa: E402
+from lm.parallel.host import keep_memory
+
+keep_memory()  # as lm.train does
+
 import statistics
 import sys
 import tempfile
@@ -17,7 +22,6 @@ import numpy as np
 from absl import app, flags
 
 from lm.config.resolve import resolve
-from lm.parallel.host import keep_memory
 from lm.train.setup import setup
 
 TEXT = flags.DEFINE_string("text", None, "a text file of about 1 MB", required=True)
@@ -31,7 +35,6 @@ def main(_):
     import char_cpu
     import torch
 
-    keep_memory()
     config = char_cpu.get_config()
     config.data.source = f"files:{TEXT.value}"
     config.train.steps = STEPS.value

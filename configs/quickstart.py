@@ -20,10 +20,9 @@ def get_config():
     config.model.width = 128
     config.model.layers = 4
     config.model.heads = 4
-    config.model.kv_heads = 2
     config.schedule.peak = 4e-3
     config.schedule.warmup_fraction = 0.05
-    config.train.steps = 750
+    config.train.steps = 800
     config.train.evaluate_every = 200
     config.train.sample_every = 200
     config.train.checkpoint_every = 200

@@ -6,6 +6,11 @@ The same command again resumes after the newest checkpoint. SIGTERM and Ctrl-C f
 143 and 130. The workdir then holds metrics.jsonl, samples.txt, checkpoints/ and report.html.
 """
 
+from lm.parallel.host import keep_memory
+
+if __name__ == "__main__":
+    keep_memory()  # before the first thread, which NumPy's import starts
+
 import contextlib
 import signal
 import sys
@@ -19,7 +24,6 @@ from lm import command, workdir
 from lm.config import schema
 from lm.config.files import from_json, to_json
 from lm.config.resolve import differences, resolve
-from lm.parallel.host import keep_memory
 from lm.refusal import Refusal
 
 CONFIG = command.define_config()
@@ -79,7 +83,6 @@ def _check_horizon(config: object, folder: Path, start: int, say: Callable[[str]
 
 def _train(config: object, folder: Path, stop: Stop) -> int:
     begun = time.monotonic()
-    keep_memory()
     import jax
 
     from lm import checkpoint, metrics

@@ -28,7 +28,8 @@ def test_every_matrix_is_split_along_its_width(tiny, assembled, mesh, family):
         expected = tuple(size // 4 if is_matrix and size == 20 else size for size in leaf.shape)
         assert sharding.shard_shape(leaf.shape) == expected, path
         matrices += is_matrix and expected != leaf.shape
-    assert matrices == 3 * len([path for path in trees.paths(state.params) if path.endswith(("kernel", "embed/embedding"))])
+    named = [path for path in trees.paths(state.params) if path.endswith(("kernel", "embed/embedding"))]
+    assert matrices == 3 * len(named)
 
 
 def test_widths_that_do_not_divide_are_named(tiny, assembled, mesh):
