@@ -22,10 +22,10 @@ def get_config():
     config.model.heads = 4
     config.schedule.peak = 4e-3
     config.schedule.warmup_fraction = 0.05
-    config.train.steps = 800
-    config.train.evaluate_every = 200
-    config.train.sample_every = 200
-    config.train.checkpoint_every = 200
+    config.train.steps = 750
+    config.train.evaluate_every = 250
+    config.train.sample_every = 250
+    config.train.checkpoint_every = 250
     config.train.sample_prompt = "class "
     config.sample.max_new_tokens = 160
     config.sample.temperature = 0.7
