@@ -1,4 +1,5 @@
 # make train: a first run. make test: everything that must hold. Both set the machine up first.
+# make bench TEXT=FILE: beside PyTorch, which it needs in .venv.
 
 PYTHON ?= python3
 WORKDIR ?= runs/quickstart
@@ -20,7 +21,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 bench: setup
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/char_cpu.py --text=$(TEXT)
 
 setup: $(READY)
 

@@ -2,7 +2,7 @@
 
 Blocks of steps alternate, so that both see the same noise; then both models read the whole validation text.
 
-    python benchmarks/char_cpu.py --text=TEXT_FILE --workdir=DIR      (needs: pip install 'lm[parity]')
+    python benchmarks/char_cpu.py --text=TEXT_FILE --workdir=DIR      (needs: pip install -e '.[parity]')
 
 Prints medians of milliseconds a step, their ratio, and both validation losses.
 """
@@ -33,8 +33,11 @@ def main(_):
     """Train both, print what the docstring says."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "configs"))
     import char_cpu
-    import torch
 
+    try:
+        import torch
+    except ImportError:
+        sys.exit("error: PyTorch is needed for the comparison: .venv/bin/pip install -e '.[parity]'")
     config = char_cpu.get_config()
     config.data.source = f"files:{TEXT.value}"
     config.train.steps = STEPS.value
