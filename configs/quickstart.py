@@ -27,7 +27,7 @@ def get_config():
     config.train.evaluate_every = 250
     config.train.sample_every = 250
     config.train.checkpoint_every = 250
-    config.train.sample_prompt = "class "
+    config.train.sample_prompt = "class"
     config.sample.max_new_tokens = 160
     config.sample.temperature = 0.7
     return config
