@@ -12,15 +12,11 @@ Forward = Callable[[Any, Batch, Any], tuple[Any, Any]]
 class Objective(NamedTuple):
     """A few pure values from which data, step and evaluation take what they need.
 
-    unit: what a row is cut from: "stream" (windows of a concatenation).
-    mask: "causal".
     length: context → tokens that one row consumes after its first.
     shape: (window, key) → one row of each Batch field, on the host; `key` is (seed, sample), for a generator.
     loss: (forward, params, batch, key) → (sum of weighted losses in nats, sum of weights, {name: (sum, weight)}).
     """
 
-    unit: str
-    mask: str
     length: Callable[[int], int]
     shape: Callable[[Any, Any], Batch]
     loss: Callable[..., tuple[Any, Any, dict[str, Any]]]

@@ -32,4 +32,4 @@ def causal(section, vocabulary: int, logits_dtype: str) -> Objective:
         )
         return total, weight, {}
 
-    return Objective(unit="stream", mask="causal", length=lambda context: context, shape=shape, loss=loss)
+    return Objective(length=lambda context: context, shape=shape, loss=loss)

@@ -1,6 +1,5 @@
 """A PLACE (a workdir, or workdir@STEP) in; the Bundle that generation and evaluation work on out."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,9 +61,3 @@ def open_place(place: str, say: Callable[[str], None] = lambda words: print(word
     template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes(model))
     params = checkpoint.restore(checkpoints / str(step), "params", template)
     return Bundle(config, model, params, tokenizer.load(folder / workdir.TOKENIZER))
-
-
-def run_facts(folder: Path) -> dict[str, Any]:
-    """Return a workdir's run.json, or nothing when there is none."""
-    path = folder / workdir.RUN
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
