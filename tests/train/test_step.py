@@ -30,7 +30,7 @@ def _toy_loss(forward, params, batch, key):
 
 @functools.cache
 def _toy(accumulate):
-    objective = Objective("stream", "causal", lambda context: context, None, _toy_loss)
+    objective = Objective(lambda context: context, None, _toy_loss)
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     optimizer = optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(schedule))
     params = {"a": jnp.arange(1.0, 4.0), "b": {"c": jnp.full((2, 2), 0.5), "d": jnp.full(5, -2.0)}}
