@@ -52,8 +52,10 @@ def damage(path: Path) -> str:
     return ""
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> int | None:
+def newest(folder: Path, say: Callable[[str], None], is_reader: bool = False) -> int | None:
     """Return the newest step whose files are as written; damaged ones are named and set aside.
+
+    A reader moves nothing: the run that it reads from may be going on.
 
     Raises:
       Refusal: there are checkpoints, but every one is damaged.
@@ -68,9 +70,9 @@ def newest(folder: Path, say: Callable[[str], None]) -> int | None:
         reason = damage(path)
         if not reason:
             return step
-        aside = _set_aside(path)
         reasons.append(reason)
-        say(f"checkpoint {step} is damaged: {reason}; it is set aside as {aside.name}.")
+        where = "not used" if is_reader else f"set aside as {_set_aside(path).name}"
+        say(f"checkpoint {step} is damaged: {reason}; it is {where}.")
     if found or list(folder.glob(f"*{_ASIDE}*")):
         why = f" ({reasons[0]})" if reasons else ""
         raise Refusal(

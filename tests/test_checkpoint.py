@@ -112,6 +112,8 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_used(saved, tmp_path):
     file = next(path for path in (folder / "6" / "params").rglob("*") if path.is_file())
     file.write_bytes(file.read_bytes() + b"!")
     said = []
+    assert checkpoint.newest(folder, said.append, is_reader=True) == 3
+    assert str(file) in said.pop() and (folder / "6").is_dir()
     assert checkpoint.newest(folder, said.append) == 3
     assert len(said) == 1 and str(file) in said[0] and (folder / "6.damaged").is_dir()
     shutil.rmtree(folder / "3" / "opt_state")

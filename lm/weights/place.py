@@ -48,7 +48,7 @@ def open_place(place: str, say: Callable[[str], None] = lambda words: print(word
     config = resolve(from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")))
     checkpoints = folder / workdir.CHECKPOINTS
     if step is None:
-        step = checkpoint.newest(checkpoints, say)
+        step = checkpoint.newest(checkpoints, say, is_reader=True)
         if step is None:
             raise Refusal(f"{folder} has no checkpoint yet; let the run go on until it saves one.")
     elif step not in checkpoint.steps(checkpoints):
