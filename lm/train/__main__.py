@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import flags
 
 from lm import command, workdir
-from lm.config import schema
+from lm.config.field import IDENTITY
 from lm.config.files import from_json, to_json
 from lm.config.resolve import differences, resolve
 from lm.refusal import Refusal
@@ -64,7 +64,7 @@ def _check_identity(config: object, folder: Path) -> None:
     """Refuse a workdir that holds a run of another identity, or something else."""
     if (folder / workdir.CONFIG).is_file():
         old = from_json((folder / workdir.CONFIG).read_text(encoding="utf-8"))
-        if changed := differences(old, config, schema.IDENTITY):
+        if changed := differences(old, config, IDENTITY):
             raise Refusal(f"{folder} holds a run of another config ({'; '.join(changed)}); use another --workdir.")
     elif folder.is_dir() and not all(path.name.startswith((workdir.LOCK, ".")) for path in folder.iterdir()):
         raise Refusal(f"{folder} holds files, but no run ({workdir.CONFIG}); use another --workdir.")

@@ -7,9 +7,10 @@ import time
 import pytest
 
 from lm.config import defaults, parse_arg
+from lm.config.field import FREE, HORIZON, IDENTITY
 from lm.config.files import from_json
 from lm.config.resolve import bind, check_names, differences, flatten, resolve
-from lm.config.schema import FIELDS, FREE, HORIZON, IDENTITY
+from lm.config.schema import FIELDS
 from lm.families.catalog import FAMILIES
 from lm.refusal import Refusal
 

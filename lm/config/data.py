@@ -1,0 +1,37 @@
+"""The data section: its fields."""
+
+from lm.config.field import A_FOLDER, A_NAME, EITHER, FREE, Field, at_least, spelled, within
+
+FIELDS = {
+    "data.source": Field(
+        "embedded:code",
+        "text to learn from",
+        spelled(
+            r"embedded(:(prose|code))?|files:.+",
+            **{
+                "embedded": "Python's own standard library, read in place; or a half of it:",
+                "embedded:prose": "its docstrings, comments and help topics",
+                "embedded:code": "its source code",
+                "files:GLOB": "a record per .txt, per line of a .jsonl; .gz of both",
+            },
+        ),
+    ),
+    "data.text_field": Field("text", "the field of a .jsonl line that holds its text", A_NAME),
+    "data.tokenizer": Field(
+        "bpe:4096",
+        "what text is cut into; learned from the training split",
+        spelled(
+            r"byte|char|bpe:(25[89]|2[6-9]\d|[3-9]\d\d|[1-9]\d{3,6})",
+            "byte, char or bpe:SIZE with SIZE of at least 258",
+            **{
+                "byte": "the bytes of UTF-8",
+                "char": "the characters of the training split",
+                "bpe:SIZE": "byte pairs, merged by frequency up to SIZE tokens (Sennrich et al. 2016), as GPT-2's",
+            },
+        ),
+    ),
+    "data.batch_size": Field(16, "sequences in a step, over all devices", at_least(1)),
+    "data.valid_fraction": Field(0.05, "share of the text held out for validation", within(0.0001, 0.5)),
+    "data.cross_records": Field(False, "let attention look into the records before in the same window", EITHER),
+    "data.store": Field("~/.cache/lm/store", "folder of the token stores", A_FOLDER, FREE),
+}

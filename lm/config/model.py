@@ -1,0 +1,112 @@
+"""The model section: its fields, what is derived from them, which combinations are refused."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lm.config.field import EITHER, FREE, Field, above, at_least, fraction, one_of
+from lm.families.catalog import FAMILIES
+from lm.refusal import Refusal
+
+DTYPE = one_of(float32="32 bits", bfloat16="16 bits with the range of 32")
+
+FIELDS = {
+    "model.family": Field(
+        "gpt2",
+        "the architecture whose switches fill those left unset",
+        one_of(gpt2="Radford et al. 2019", llama="Touvron et al. 2023"),
+    ),
+    "model.context": Field(256, "tokens in a window", at_least(2)),
+    "model.width": Field(256, "size of the residual stream", at_least(1)),
+    "model.layers": Field(4, "number of blocks", at_least(1)),
+    "model.heads": Field(4, "query heads", at_least(1)),
+    "model.kv_heads": Field(None, "key and value heads; unset: as many as heads", at_least(1), kind=int),
+    "model.head_width": Field(None, "size of a head; unset: width / heads", at_least(1), kind=int),
+    "model.feedforward_width": Field(
+        None,
+        "hidden size of the feed-forward; unset: 4 × width, or 8/3 × width (to a multiple of 64) when gated",
+        at_least(1),
+        kind=int,
+    ),
+    "model.norm": Field(
+        None, "normalisation", one_of(layer="LayerNorm: Ba et al. 2016", rms="RMSNorm: Zhang & Sennrich 2019"), kind=str
+    ),
+    "model.norm_epsilon": Field(None, "added to the variance", above(0), kind=float),
+    "model.positions": Field(
+        None,
+        "how order enters",
+        one_of(
+            learned="a vector per position, added to the embedding",
+            rotary="queries and keys turned by their positions: Su et al. 2021",
+        ),
+        kind=str,
+    ),
+    "model.rotary_base": Field(None, "base of the rotary wavelengths", above(1), kind=float),
+    "model.activation": Field(
+        None,
+        "of the feed-forward",
+        one_of(
+            gelu="x · Φ(x): Hendrycks & Gimpel 2016",
+            gelu_tanh="its approximation by tanh, as GPT-2 has it",
+            silu="x · σ(x)",
+        ),
+        kind=str,
+    ),
+    "model.gated": Field(None, "feed-forward with a gate (GLU)", EITHER, kind=bool),
+    "model.bias": Field(None, "biases in projections and layer norms", EITHER, kind=bool),
+    "model.tied": Field(None, "the head shares the embedding's weights", EITHER, kind=bool),
+    "model.dropout": Field(0.0, "rate, after the embedding and after each branch", fraction()),
+    "model.init_std": Field(0.02, "standard deviation of initial weights (branch outputs: / √(2 layers))", above(0)),
+    "model.vocabulary": Field(None, "number of token ids; unset: the tokenizer's", at_least(2), kind=int),
+    "model.vocabulary_multiple": Field(128, "embedding rows are padded to a multiple of this", at_least(1)),
+    "model.dtype": Field("float32", "dtype of activations and matrix products", DTYPE),
+    "model.parameter_dtype": Field("float32", "dtype of parameters and optimizer moments", DTYPE),
+    "model.softmax_dtype": Field("float32", "dtype of attention's softmax", DTYPE),
+    "model.norm_dtype": Field("float32", "dtype inside norms", DTYPE),
+    "model.logits_dtype": Field("float32", "dtype of logits and of the loss", DTYPE),
+    "model.remat": Field(
+        "none",
+        "what the backward pass computes again",
+        one_of(none="nothing", dots="all but matrix products", full="everything"),
+        FREE,
+    ),
+    "model.unroll": Field(
+        0, "blocks per iteration of the layer scan; 0: all on CPU and GPU, 1 on TPU", at_least(0), FREE
+    ),
+}
+
+
+def fill(flat: dict[str, Any]) -> None:
+    """Set what is unset: the family's switches, sizes that follow from others."""
+    switches = FAMILIES[flat["model.family"]].SWITCHES
+    if (flat["model.positions"] or switches["positions"]) == "learned" and flat["model.rotary_base"] is not None:
+        raise Refusal(
+            f"model.rotary_base is {flat['model.rotary_base']}, but model.positions is 'learned': "
+            "it is for model.positions='rotary'."
+        )
+    for name, value in switches.items():
+        if flat[f"model.{name}"] is None:
+            flat[f"model.{name}"] = value
+    if flat["model.positions"] == "rotary" and flat["model.rotary_base"] is None:
+        flat["model.rotary_base"] = 10000.0
+    if flat["model.positions"] == "learned":
+        flat["model.rotary_base"] = None
+    width, heads = flat["model.width"], flat["model.heads"]
+    if flat["model.head_width"] is None:
+        if width % heads:
+            raise Refusal(f"model.heads is {heads}: it must divide model.width ({width}), or set model.head_width.")
+        flat["model.head_width"] = width // heads
+    if flat["model.kv_heads"] is None:
+        flat["model.kv_heads"] = heads
+    if flat["model.feedforward_width"] is None:
+        flat["model.feedforward_width"] = -(-8 * width // (3 * 64)) * 64 if flat["model.gated"] else 4 * width
+
+
+def check(flat: Mapping[str, Any]) -> None:
+    """Refuse combinations that cannot be built."""
+    heads, kv_heads, layers = flat["model.heads"], flat["model.kv_heads"], flat["model.layers"]
+    if heads % kv_heads:
+        raise Refusal(f"model.kv_heads is {kv_heads}: it must divide model.heads ({heads}).")
+    if flat["model.positions"] == "rotary" and flat["model.head_width"] % 2:
+        raise Refusal(f"model.head_width is {flat['model.head_width']}: rotary positions need an even number.")
+    if flat["model.unroll"] and layers % flat["model.unroll"]:
+        raise Refusal(f"model.unroll is {flat['model.unroll']}: it must divide model.layers ({layers}), or be 0.")

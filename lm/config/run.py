@@ -1,0 +1,93 @@
+"""The seed and the train, parallel and sample sections: their fields, what is derived, what is refused."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lm.config.field import ANY_TEXT, FREE, HORIZON, Field, Rule, above, at_least, one_of, within
+from lm.refusal import Refusal
+
+FIELDS = {
+    "seed": Field(0, "seed of initialisation, data order and dropout", within(0, 2**31 - 1)),
+    "train.steps": Field(None, "length of the run in steps", at_least(1), HORIZON, kind=int),
+    "train.tokens": Field(None, "length of the run in tokens, instead of steps", at_least(1), HORIZON, kind=int),
+    "train.epochs": Field(
+        None, "length in passes over the training text, instead of steps", above(0), HORIZON, kind=float
+    ),
+    "train.accumulate": Field(1, "micro-batches that a step's batch is computed in", at_least(1)),
+    "train.log_every": Field(10, "steps between rows of metrics.jsonl", at_least(1), FREE),
+    "train.evaluate_every": Field(
+        500, "steps between full passes over the validation text; 0: at the end", at_least(0), FREE
+    ),
+    "train.checkpoint_every": Field(500, "steps between checkpoints; 0: at the end", at_least(0), FREE),
+    "train.sample_every": Field(500, "steps between samples; 0: at the end", at_least(0), FREE),
+    "train.sample_prompt": Field("", "text that the samples continue; empty: a record's beginning", ANY_TEXT, FREE),
+    "train.keep_latest": Field(2, "checkpoints kept, newest first", at_least(1), FREE),
+    "train.keep_best": Field(1, "checkpoints kept for their validation loss", at_least(0), FREE),
+    "train.skip_limit": Field(5, "non-finite steps in a row before the run stops", at_least(1), FREE),
+    "train.profile_steps": Field(
+        (),
+        "first and last step of a JAX profile, written to WORKDIR/profile; (): none",
+        Rule(
+            "() or (first, last) with 2 ≤ first ≤ last",
+            lambda value: not value or (len(value) == 2 and 2 <= value[0] <= value[1]),
+        ),
+        FREE,
+        element=int,
+    ),
+    "parallel.mesh.data": Field(
+        -1,
+        "devices along which rows are split; -1: the rest",
+        Rule("-1 or at least 1", lambda v: v == -1 or v >= 1),
+        FREE,
+    ),
+    "parallel.mesh.fsdp": Field(
+        1,
+        "devices along which rows and parameters are split; -1: the rest",
+        Rule("-1 or at least 1", lambda v: v == -1 or v >= 1),
+        FREE,
+    ),
+    "parallel.matmul_precision": Field(
+        "default",
+        "precision of float32 matrix products (on TPU the default rounds to bfloat16)",
+        one_of(default="the fastest", high="three bfloat16 passes on TPU", highest="float32 throughout"),
+    ),
+    "sample.temperature": Field(0.8, "divides the logits; 0: the likeliest token", at_least(0), FREE),
+    "sample.top_k": Field(0, "draw among this many likeliest tokens; 0: all", at_least(0), FREE),
+    "sample.top_p": Field(
+        1.0,
+        "draw among the likeliest tokens that hold this much probability",
+        Rule("above 0 and at most 1", lambda value: 0 < value <= 1),
+        FREE,
+    ),
+    "sample.sequences": Field(1, "texts per prompt", at_least(1), FREE),
+    "sample.max_new_tokens": Field(256, "most tokens to add", at_least(1), FREE),
+    "sample.seed": Field(0, "seed of the draws", within(0, 2**31 - 1), FREE),
+}
+
+
+def fill(flat: dict[str, Any]) -> None:
+    """Turn the run's length into steps, where the config alone says how many."""
+    given = [name for name in ("train.steps", "train.tokens", "train.epochs") if flat[name] is not None]
+    if len(given) != 1:
+        have = " and ".join(given) or "none of them"
+        raise Refusal(
+            f"the run's length must be given by one of train.steps, train.tokens, train.epochs: {have} is set."
+        )
+    if given == ["train.tokens"]:
+        tokens_per_step = flat["data.batch_size"] * flat["model.context"]
+        flat["train.steps"] = math.ceil(flat["train.tokens"] / tokens_per_step)
+        flat["train.tokens"] = None
+
+
+def check(flat: Mapping[str, Any]) -> None:
+    """Refuse combinations that cannot run."""
+    steps = flat["train.steps"]
+    profile = flat["train.profile_steps"]
+    if profile and steps is not None and profile[1] > steps:
+        raise Refusal(f"train.profile_steps is {profile}: its last step must be at most train.steps ({steps}).")
+    batch_size, accumulate = flat["data.batch_size"], flat["train.accumulate"]
+    if batch_size % accumulate:
+        raise Refusal(f"train.accumulate is {accumulate}: it must divide data.batch_size ({batch_size}).")
+    if flat["parallel.mesh.data"] == -1 and flat["parallel.mesh.fsdp"] == -1:
+        raise Refusal("parallel.mesh.data and parallel.mesh.fsdp are both -1: only one of them can take the rest.")
