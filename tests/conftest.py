@@ -83,6 +83,7 @@ def assembled():
     """Return a function: a bound config → (create: () → State, step: (state, batch) → (state, metrics)), as written."""
     from lm.model.transformer import Transformer
     from lm.objective.catalog import objective
+    from lm.objective.losses import logits_of
     from lm.optim import build, schedules
     from lm.train import state as states
     from lm.train.step import make_step
@@ -102,7 +103,7 @@ def assembled():
             ids = jax.numpy.zeros((1, 2), "int32")
             return states.create(model.init(jax.random.key(config.seed), ids, ids, ids)["params"], optimizer)
 
-        goal = objective(config.objective, config.model.vocabulary, config.model.logits_dtype)
+        goal = objective(config.objective, logits_of(config.model))
         return create, make_step(goal, forward, optimizer, schedule, config.seed, config.train.accumulate)
 
     return assemble

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lm.config.field import EITHER, FREE, Field, above, at_least, fraction, one_of
-from lm.families.catalog import FAMILIES
+from lm.config.field import EITHER, FREE, Field, Rule, above, at_least, fraction, one_of
+from lm.families.catalog import switches
 from lm.refusal import Refusal
 
 DTYPE = one_of(float32="32 bits", bfloat16="16 bits with the range of 32")
@@ -31,16 +31,55 @@ FIELDS = {
         None, "normalisation", one_of(layer="LayerNorm: Ba et al. 2016", rms="RMSNorm: Zhang & Sennrich 2019"), kind=str
     ),
     "model.norm_epsilon": Field(None, "added to the variance", above(0), kind=float),
+    "model.wiring": Field(
+        None,
+        "how a branch f joins the residual stream x",
+        one_of(
+            pre="x + f(norm(x)): Xiong et al. 2020",
+            post="norm(x + f(x)): Vaswani et al. 2017",
+            sandwich="x + norm(f(norm(x))): Ding et al. 2021",
+            parallel="x + attention(norm(x)) + feedforward(norm(x)): Chowdhery et al. 2022",
+        ),
+        kind=str,
+    ),
+    "model.residual_scalars": Field(
+        False, "each block begins with λ·x + μ·(embedded input), λ and μ learned from 1 and 0", EITHER
+    ),
     "model.positions": Field(
         None,
         "how order enters",
         one_of(
+            none="not at all but by the causal mask: Kazemnejad et al. 2023",
             learned="a vector per position, added to the embedding",
+            sinusoidal="sines and cosines, added to the embedding: Vaswani et al. 2017",
             rotary="queries and keys turned by their positions: Su et al. 2021",
+            alibi="scores fall with distance, by a slope per head: Press et al. 2022",
+            relative="a learned number per head and bucket of distances, added to the scores: Raffel et al. 2020",
         ),
         kind=str,
     ),
     "model.rotary_base": Field(None, "base of the rotary wavelengths", above(1), kind=float),
+    "model.relative_buckets": Field(32, "buckets of distances (relative positions)", at_least(2)),
+    "model.relative_distance": Field(
+        128, "distance from which on all share a bucket (relative positions)", at_least(2)
+    ),
+    "model.windows": Field(
+        (),
+        "tokens that attention sees back, its own included, layer by layer, repeated over the layers; 0: all; "
+        "(): all in every layer",
+        Rule("whole numbers of at least 0", lambda value: all(window >= 0 for window in value)),
+        element=int,
+    ),
+    "model.qk_norm": Field(None, "queries and keys normalised over each head: Henry et al. 2020", EITHER, kind=bool),
+    "model.attention_soft_cap": Field(
+        None, "scores s become cap · tanh(s / cap): Gemma 2, arXiv 2408.00118; 0: they stay", at_least(0), kind=float
+    ),
+    "model.logits_soft_cap": Field(
+        None, "logits become cap · tanh(logits / cap): Gemma 2, arXiv 2408.00118; 0: they stay", at_least(0), kind=float
+    ),
+    "model.value_embeddings": Field(
+        0, "tables of vectors by token id that attention adds to its values, taken in turn by layers", at_least(0)
+    ),
     "model.activation": Field(
         None,
         "of the feed-forward",
@@ -48,6 +87,7 @@ FIELDS = {
             gelu="x · Φ(x): Hendrycks & Gimpel 2016",
             gelu_tanh="its approximation by tanh, as GPT-2 has it",
             silu="x · σ(x)",
+            relu_squared="max(x, 0)²: So et al. 2021",
         ),
         kind=str,
     ),
@@ -55,7 +95,21 @@ FIELDS = {
     "model.bias": Field(None, "biases in projections and layer norms", EITHER, kind=bool),
     "model.tied": Field(None, "the head shares the embedding's weights", EITHER, kind=bool),
     "model.dropout": Field(0.0, "rate, after the embedding and after each branch", fraction()),
-    "model.init_std": Field(0.02, "standard deviation of initial weights (branch outputs: / √(2 layers))", above(0)),
+    "model.token_dropout": Field(0.0, "share of tokens whose embedding is zero in a training step", fraction()),
+    "model.stochastic_depth": Field(
+        0.0, "share of rows for which the last layer's branches are left out, growing from layer to layer", fraction()
+    ),
+    "model.init": Field(
+        "gpt2",
+        "scheme of initial weights",
+        one_of(
+            gpt2="normal of deviation init_std; branch outputs: / √(2 layers): Radford et al. 2019",
+            fan_in="truncated normal of deviation 1 / √fan-in: LeCun et al. 1998",
+            small="normal of deviation √(2 / 5 width); branch outputs: 2 / (layers √width): Nguyen & Salazar 2019",
+        ),
+    ),
+    "model.init_std": Field(0.02, "standard deviation of initial weights (scheme gpt2)", above(0)),
+    "model.zero_init": Field(False, "branch outputs start at zero, so that every block starts as the identity", EITHER),
     "model.vocabulary": Field(None, "number of token ids; unset: the tokenizer's", at_least(2), kind=int),
     "model.vocabulary_multiple": Field(128, "embedding rows are padded to a multiple of this", at_least(1)),
     "model.dtype": Field("float32", "dtype of activations and matrix products", DTYPE),
@@ -77,18 +131,19 @@ FIELDS = {
 
 def fill(flat: dict[str, Any]) -> None:
     """Set what is unset: the family's switches, sizes that follow from others."""
-    switches = FAMILIES[flat["model.family"]].SWITCHES
-    if (flat["model.positions"] or switches["positions"]) == "learned" and flat["model.rotary_base"] is not None:
+    family = switches(flat["model.family"])
+    positions = flat["model.positions"] or family["positions"]
+    if positions != "rotary" and flat["model.rotary_base"] is not None:
         raise Refusal(
-            f"model.rotary_base is {flat['model.rotary_base']}, but model.positions is 'learned': "
+            f"model.rotary_base is {flat['model.rotary_base']}, but model.positions is {positions!r}: "
             "it is for model.positions='rotary'."
         )
-    for name, value in switches.items():
+    for name, value in family.items():
         if flat[f"model.{name}"] is None:
             flat[f"model.{name}"] = value
-    if flat["model.positions"] == "rotary" and flat["model.rotary_base"] is None:
+    if positions == "rotary" and flat["model.rotary_base"] is None:
         flat["model.rotary_base"] = 10000.0
-    if flat["model.positions"] == "learned":
+    if positions != "rotary":
         flat["model.rotary_base"] = None
     width, heads = flat["model.width"], flat["model.heads"]
     if flat["model.head_width"] is None:
@@ -108,5 +163,16 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(f"model.kv_heads is {kv_heads}: it must divide model.heads ({heads}).")
     if flat["model.positions"] == "rotary" and flat["model.head_width"] % 2:
         raise Refusal(f"model.head_width is {flat['model.head_width']}: rotary positions need an even number.")
+    if len(flat["model.windows"]) > layers:
+        raise Refusal(
+            f"model.windows is {flat['model.windows']}: it must have at most model.layers ({layers}) entries."
+        )
+    if flat["model.value_embeddings"] > layers:
+        raise Refusal(
+            f"model.value_embeddings is {flat['model.value_embeddings']}: it must be at most model.layers ({layers})."
+        )
+    buckets, farthest = flat["model.relative_buckets"], flat["model.relative_distance"]
+    if flat["model.positions"] == "relative" and farthest <= buckets // 2:
+        raise Refusal(f"model.relative_distance is {farthest}: it must be above half of the buckets ({buckets // 2}).")
     if flat["model.unroll"] and layers % flat["model.unroll"]:
         raise Refusal(f"model.unroll is {flat['model.unroll']}: it must divide model.layers ({layers}), or be 0.")

@@ -11,6 +11,12 @@ FIELDS = {
         "causal", "what is predicted", one_of(causal="the next token, from those before it in its record")
     ),
     "objective.chunk_tokens": Field(4096, "most tokens whose logits exist at once", at_least(1), FREE),
+    "objective.label_smoothing": Field(
+        0.0, "share of the target that goes to all ids alike, in training: Szegedy et al. 2016", fraction()
+    ),
+    "objective.z_loss": Field(
+        0.0, "times log² of the softmax's denominator, added in training: Chowdhery et al. 2022 (1e-4)", at_least(0)
+    ),
     "optimizer.name": Field("adamw", "the update rule", one_of(adamw="Loshchilov & Hutter 2019")),
     "optimizer.b1": Field(0.9, "decay of the first moment", fraction()),
     "optimizer.b2": Field(0.95, "decay of the second moment", fraction()),

@@ -1,5 +1,7 @@
 """A config in; parameter count and FLOPs per token out."""
 
+_NORMS = {"pre": (2, 1), "post": (2, 0), "sandwich": (4, 1), "parallel": (1, 1)}  # in a block, after the last
+
 
 def parameters(model) -> int:
     """Return the number of parameters, vocabulary padding not counted.
@@ -13,22 +15,31 @@ def parameters(model) -> int:
     key_value = 2 * (width * model.kv_heads * model.head_width + bias * model.kv_heads * model.head_width)
     out = model.heads * model.head_width * width + bias * width
     inward = (2 if model.gated else 1) * (width * wide + bias * wide)
-    norm = width * (1 + (bias if model.norm == "layer" else 0))
-    block = query + key_value + out + inward + wide * width + bias * width + 2 * norm
+    has_bias = bias if model.norm == "layer" else 0
+    norm, head_norms = width * (1 + has_bias), 2 * model.head_width * (1 + has_bias) if model.qk_norm else 0
+    in_block, at_the_end = _NORMS[model.wiring]
+    block = query + key_value + out + inward + wide * width + bias * width + in_block * norm + head_norms
+    block += 2 if model.residual_scalars else 0
+    block += model.kv_heads if model.value_embeddings else 0
     embeddings = model.vocabulary * width * (1 if model.tied else 2)
-    positions = model.context * width if model.positions == "learned" else 0
-    return embeddings + positions + layers * block + norm
+    embeddings += model.value_embeddings * model.vocabulary * model.kv_heads * model.head_width
+    positions = {"learned": model.context * width, "relative": model.relative_buckets * model.heads}
+    return embeddings + positions.get(model.positions, 0) + layers * block + at_the_end * norm
 
 
 def training_flops_per_token(model) -> int:
     """Return FLOPs of one token's forward and backward pass, recomputation not counted.
 
-    Six per weight that is multiplied (the head is, embeddings are not), and 12 · layers · heads · head_width ·
-    context / 2 for causal attention (PaLM: Chowdhery et al. 2022, arXiv 2204.02311, appendix B, halved for
-    what the mask hides). Biases and norms are not counted.
+    Six per weight that is multiplied (the head is, embeddings are not), and 12 · heads · head_width · keys for
+    each layer's attention (PaLM: Chowdhery et al. 2022, arXiv 2204.02311, appendix B), where `keys` is how many
+    a token sees in the mean: half of the context, or w − w² / 2 context in a window of w. Biases, norms, biases
+    of scores and look-ups are not counted.
     """
     width, wide = model.width, model.feedforward_width
     attention = width * (2 * model.heads + 2 * model.kv_heads) * model.head_width
     block = attention + (3 if model.gated else 2) * width * wide
     weights = model.layers * block + model.vocabulary * width
-    return 6 * weights + 6 * model.layers * model.heads * model.head_width * model.context
+    windows = tuple(model.windows) or (0,)
+    seen = [windows[layer % len(windows)] or model.context for layer in range(model.layers)]
+    keys = sum(window - window * window / (2 * model.context) for window in (min(w, model.context) for w in seen))
+    return round(6 * weights + 12 * model.heads * model.head_width * keys)

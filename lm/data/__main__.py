@@ -22,6 +22,7 @@ def main() -> None:
     config = resolve(CONFIG.value)
     from lm.data import batches, store, windows
     from lm.objective.catalog import objective
+    from lm.objective.losses import logits_of
 
     tokens = store.open_store(config.data, print)
     store.verify(tokens)
@@ -35,7 +36,7 @@ def main() -> None:
             f"{facts['bytes'] / facts['tokens']:.2f} bytes per token"
         )
     config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.train.tokens)
-    goal = objective(config.objective, config.model.vocabulary, config.model.logits_dtype)
+    goal = objective(config.objective, logits_of(config.model))
     plan = windows.Windows(tokens.train, goal.length(config.model.context), config.data.cross_records)
     rows = batches.train_rows(plan, goal.shape, config.seed)
     print(f"epoch        {plan.whole:,} windows, {plan.whole / config.data.batch_size:,.1f} steps")

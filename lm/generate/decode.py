@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from lm.generate import samplers
 from lm.model import cache as caches
-from lm.objective.losses import log_softmax_parts
+from lm.objective.losses import log_softmax_parts, logits_of
 
 
 class Reading(NamedTuple):
@@ -21,9 +21,10 @@ class Reading(NamedTuple):
 
 def _read(model, params, ids_BT, positions_BT, cache, last_B):
     """Return the cache, and the next token's logits after position `last_B` of the ids given, float32 `(B, V)`."""
+    logits = logits_of(model.config)._replace(dtype="float32")
     out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache)
     hidden_BD = jnp.take_along_axis(out.hidden, last_B[:, None, None], axis=1)[:, 0]
-    logits_BV, log_total_B1 = log_softmax_parts(hidden_BD, out.unembed, model.config.vocabulary, jnp.float32)
+    logits_BV, log_total_B1 = log_softmax_parts(hidden_BD, out.unembed, logits)
     return out.cache, (logits_BV - log_total_B1)[:, : model.config.vocabulary]
 
 

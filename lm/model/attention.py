@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from lm.model import cache as caches
 from lm.model.dense import Dense, together
-from lm.model.positions import rotate
+from lm.model.norms import NORMS
+from lm.model.positions import TURNED
 
 
 class Attention(nn.Module):
@@ -16,18 +18,30 @@ class Attention(nn.Module):
     attend: Callable
 
     @nn.compact
-    def __call__(self, hidden_BTD, positions_BT, mask, cache=None):
+    def __call__(self, hidden_BTD, positions_BT, mask, cache=None, bias=None, token_values_BTKC=None):
+        """Return the branch and the cache.
+
+        Args:
+          bias: of the scores, as `attend` takes it.
+          token_values_BTKC: what value embeddings add to the values (Zhou et al. 2024, arXiv 2410.17897, in the
+            form of a table per token as modded-nanoGPT has it), times a learned number per head; or None.
+        """
         c = self.config
-        layer = lambda heads, name: Dense(c, (c.width,), (heads, c.head_width), c.init_std, name=name)
+        layer = lambda heads, name: Dense(c, (c.width,), (heads, c.head_width), name=name)
         query_BTHC, key_BTKC, value_BTKC = together(
             hidden_BTD, layer(c.heads, "query"), layer(c.kv_heads, "key"), layer(c.kv_heads, "value")
         )
-        if c.positions == "rotary":
-            query_BTHC = rotate(query_BTHC, positions_BT, c.rotary_base)
-            key_BTKC = rotate(key_BTKC, positions_BT, c.rotary_base)
+        if c.qk_norm:  # over a head, one scale for all heads (Henry et al. 2020, arXiv 2010.04245; Qwen 3)
+            query_BTHC = NORMS[c.norm](c, name="query_norm")(query_BTHC)
+            key_BTKC = NORMS[c.norm](c, name="key_norm")(key_BTKC)
+        if c.positions in TURNED:
+            query_BTHC = TURNED[c.positions](query_BTHC, positions_BT, c)
+            key_BTKC = TURNED[c.positions](key_BTKC, positions_BT, c)
+        if token_values_BTKC is not None:
+            scale_K = self.param("value_scale", nn.initializers.ones, (c.kv_heads,), jnp.dtype(c.parameter_dtype))
+            value_BTKC = value_BTKC + scale_K.astype(c.dtype)[None, None, :, None] * token_values_BTKC
         if cache is not None:
             cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT)
             key_BTKC, value_BTKC = cache
-        mixed_BTHC = self.attend(query_BTHC, key_BTKC, value_BTKC, mask, c.softmax_dtype)
-        std = c.init_std * (2 * c.layers) ** -0.5
-        return Dense(c, (c.heads, c.head_width), (c.width,), std, name="out")(mixed_BTHC), cache
+        mixed_BTHC = self.attend(query_BTHC, key_BTKC, value_BTKC, mask, c.softmax_dtype, bias, c.attention_soft_cap)
+        return Dense(c, (c.heads, c.head_width), (c.width,), "out", name="out")(mixed_BTHC), cache

@@ -1,30 +1,113 @@
-"""One block: norm → attention → residual → norm → feed-forward → residual."""
+"""One block: attention and feed-forward, each normalised and joined to the residual stream as the wiring says."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from lm.model.attention import Attention
 from lm.model.feedforward import FeedForward
 from lm.model.norms import NORMS
 
 
+class Context(NamedTuple):
+    """What every block of a pass reads.
+
+    positions: int32 `(B, T)`. mask: masks.Mask. bias: of the scores, or None. embedded: what entered the first
+    block, `(B, T, D)`. token_values: of value embeddings, `(tables, B, T, K, C)`, or None. train: dropout on.
+    """
+
+    positions: Any
+    mask: Any
+    bias: Any
+    embedded: Any
+    token_values: Any
+    train: bool
+
+
+def _pre(hidden, branches, norm, join):
+    """x + f(norm(x)), one branch after the other (GPT-2; Xiong et al. 2020, arXiv 2002.04745)."""
+    for name, branch in branches:
+        hidden = join(hidden, branch(norm(f"{name}_norm")(hidden)))
+    return hidden
+
+
+def _post(hidden, branches, norm, join):
+    """norm(x + f(x)) (Vaswani et al. 2017, §3.1)."""
+    for name, branch in branches:
+        hidden = norm(f"{name}_norm")(join(hidden, branch(hidden)))
+    return hidden
+
+
+def _sandwich(hidden, branches, norm, join):
+    """x + norm(f(norm(x))) (Ding et al. 2021, arXiv 2105.13290, §2.4; Gemma 2)."""
+    for name, branch in branches:
+        hidden = join(hidden, norm(f"{name}_out_norm")(branch(norm(f"{name}_norm")(hidden))))
+    return hidden
+
+
+def _parallel(hidden, branches, norm, join):
+    """x + f(norm(x)) + g(norm(x)), one norm for both (GPT-J; PaLM: Chowdhery et al. 2022, arXiv 2204.02311, §2)."""
+    normed = norm("norm")(hidden)
+    return join(hidden, sum(branch(normed) for _, branch in branches))
+
+
+WIRINGS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel}
+
+
 class Block(nn.Module):
-    """`(B, T, D)` → `(B, T, D)`, with one layer's cache in and out; the pre-norm wiring of GPT-2 and Llama."""
+    """`(B, T, D)` → `(B, T, D)`, with one layer's cache in and out."""
 
     config: object
     attend: Callable
     constrain: Callable
 
     @nn.compact
-    def __call__(self, hidden_BTD, cache, positions_BT, mask, train):
+    def __call__(self, hidden_BTD, cache, layer, window: int, context: Context):
+        """Return hidden states and the cache.
+
+        Args:
+          hidden_BTD: the residual stream.
+          cache: this layer's part of a Cache, or None.
+          layer: its number, from 0; may be traced.
+          window: places that attention sees; 0: all.
+          context: the pass.
+        """
         c = self.config
-        norm = NORMS[c.norm]
-        drop = nn.Dropout(c.dropout, deterministic=not train)
-        branch_BTD, cache = Attention(c, self.attend, name="attention")(
-            norm(c, name="attention_norm")(hidden_BTD), positions_BT, mask, cache
-        )
-        hidden_BTD = self.constrain(hidden_BTD + drop(branch_BTD), "hidden")
-        branch_BTD = FeedForward(c, name="feedforward")(norm(c, name="feedforward_norm")(hidden_BTD))
-        hidden_BTD = self.constrain(hidden_BTD + drop(branch_BTD), "hidden")
-        return hidden_BTD, cache
+        drop = nn.Dropout(c.dropout, deterministic=not context.train)
+        join = lambda hidden_BTD, branch_BTD: self.constrain(hidden_BTD + branch_BTD, "hidden")
+        if c.residual_scalars:  # x ← λ·x + μ·x₀ with λ = 1, μ = 0 at first (modded-nanoGPT)
+            scalar = lambda name, initial: self.param(name, initial, (), jnp.dtype(c.parameter_dtype)).astype(c.dtype)
+            residual, embedded = nn.initializers.ones, nn.initializers.zeros
+            hidden_BTD = scalar("residual_scale", residual) * hidden_BTD
+            hidden_BTD = hidden_BTD + scalar("embedded_scale", embedded) * context.embedded
+        caches = [cache]
+
+        def attention(x_BTD):
+            values = None if context.token_values is None else context.token_values[layer % c.value_embeddings]
+            mask = context.mask._replace(window=window or None)
+            branch_BTD, caches[0] = Attention(c, self.attend, name="attention")(
+                x_BTD, context.positions, mask, cache, context.bias, values
+            )
+            return self._kept(drop(branch_BTD), layer, context.train)
+
+        def feedforward(x_BTD):
+            return self._kept(drop(FeedForward(c, name="feedforward")(x_BTD)), layer, context.train)
+
+        branches = ("attention", attention), ("feedforward", feedforward)
+        norm = lambda name: NORMS[c.norm](c, name=name)
+        return WIRINGS[c.wiring](hidden_BTD, branches, norm, join), caches[0]
+
+    def _kept(self, branch_BTD, layer, train: bool):
+        """Leave the branch out for whole rows, at a rate that grows with the layer up to stochastic_depth.
+
+        Huang et al. 2016, arXiv 1603.09382, §3; what is kept is scaled up, so that inference needs no change.
+        """
+        c = self.config
+        if not (train and c.stochastic_depth):
+            return branch_BTD
+        keep = 1 - c.stochastic_depth * (layer + 1) / c.layers
+        is_kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (len(branch_BTD), 1, 1))
+        return branch_BTD * (is_kept / keep).astype(branch_BTD.dtype)

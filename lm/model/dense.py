@@ -6,21 +6,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lm.model.init import initializer
+
 
 class Dense(nn.Module):
     """The weights of a map from axes `inputs` to axes `outputs`: kernel `(*inputs, *outputs)`, bias `outputs`.
 
-    config: config.model. std: of the initial kernel.
+    config: config.model. role: of the kernel, as lm/model/init.py has them.
     """
 
     config: object
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    std: float
+    role: str = "in"
 
     def setup(self):
         dtype = jnp.dtype(self.config.parameter_dtype)
-        self.kernel = self.param("kernel", nn.initializers.normal(self.std), (*self.inputs, *self.outputs), dtype)
+        initial = initializer(self.config, self.role, math.prod(self.inputs))
+        self.kernel = self.param("kernel", initial, (*self.inputs, *self.outputs), dtype)
         self.bias = self.param("bias", nn.initializers.zeros, self.outputs, dtype) if self.config.bias else None
 
     def __call__(self, x):

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from lm.model.dense import Dense, together
 
@@ -10,6 +11,7 @@ ACTIVATIONS = {
     "gelu": lambda x: 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # its approximation by tanh (ibid., §2), GPT-2's
     "silu": jax.nn.silu,  # x · σ(x) (ibid.; Ramachandran et al. 2017)
+    "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),  # max(x, 0)² (So et al. 2021, arXiv 2109.08668, §3)
 }
 
 
@@ -21,12 +23,11 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, hidden_BTD):
         c = self.config
-        inward = lambda name: Dense(c, (c.width,), (c.feedforward_width,), c.init_std, name=name)
+        inward = lambda name: Dense(c, (c.width,), (c.feedforward_width,), name=name)
         activation = ACTIVATIONS[c.activation]
         if c.gated:
             gate_BTF, inner_BTF = together(hidden_BTD, inward("gate"), inward("in"))
             inner_BTF = activation(gate_BTF) * inner_BTF
         else:
             inner_BTF = activation(inward("in")(hidden_BTD))
-        std = c.init_std * (2 * c.layers) ** -0.5
-        return Dense(c, (c.feedforward_width,), (c.width,), std, name="out")(inner_BTF)
+        return Dense(c, (c.feedforward_width,), (c.width,), "out", name="out")(inner_BTF)

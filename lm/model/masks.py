@@ -10,17 +10,19 @@ class Mask(NamedTuple):
 
     query_places: int32 `(B or 1, T)`. key_places: int32 `(B or 1, S)`.
     segments: int32 `(B, T)` of queries and keys alike (S = T), or None when there is only one.
+    window: a query sees this many places, its own the last of them; None: all.
 
-    For two records of two tokens, allowed is:
-        1 0 0 0
-        1 1 0 0
-        0 0 1 0
-        0 0 1 1
+    For two records of two tokens, and for one of four with a window of 2, allowed is:
+        1 0 0 0     1 0 0 0
+        1 1 0 0     1 1 0 0
+        0 0 1 0     0 1 1 0
+        0 0 1 1     0 0 1 1
     """
 
     query_places: Any
     key_places: Any
     segments: Any = None
+    window: Any = None
 
 
 def causal(segments_BT) -> Mask:
@@ -34,9 +36,17 @@ def cached(positions_BT, length: int) -> Mask:
     return Mask(positions_BT, jnp.arange(length)[None])
 
 
+def distance(mask: Mask):
+    """Return how far before its query each key is, `(B or 1, T, S)`; negative for keys after it."""
+    return mask.query_places[:, :, None] - mask.key_places[:, None, :]
+
+
 def allowed(mask: Mask):
     """Return the boolean mask `(B or 1, T, S)`."""
-    allowed_BTS = mask.key_places[:, None, :] <= mask.query_places[:, :, None]
+    distance_BTS = distance(mask)
+    allowed_BTS = distance_BTS >= 0
+    if mask.window is not None:
+        allowed_BTS = allowed_BTS & (distance_BTS < mask.window)
     if mask.segments is not None:
         allowed_BTS = allowed_BTS & (mask.segments[:, :, None] == mask.segments[:, None, :])
     return allowed_BTS

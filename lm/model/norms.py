@@ -1,4 +1,4 @@
-"""Hidden states in, the same normalised over their width out."""
+"""Hidden states, or a head's queries, in; the same normalised over their last axis out."""
 
 import flax.linen as nn
 import jax
@@ -11,17 +11,15 @@ class LayerNorm(nn.Module):
     config: object
 
     @nn.compact
-    def __call__(self, hidden_BTD):
+    def __call__(self, hidden):
         c = self.config
-        dtype = jnp.dtype(c.parameter_dtype)
-        scale_D = self.param("scale", nn.initializers.ones, hidden_BTD.shape[-1:], dtype)
-        x = hidden_BTD.astype(c.norm_dtype)
+        parameter = lambda name, initial: self.param(name, initial, hidden.shape[-1:], jnp.dtype(c.parameter_dtype))
+        x = hidden.astype(c.norm_dtype)
         x = x - jnp.mean(x, axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + c.norm_epsilon)
-        x = x * scale_D[None, None]
+        x = x * jnp.expand_dims(parameter("scale", nn.initializers.ones), tuple(range(x.ndim - 1)))
         if c.bias:
-            bias_D = self.param("bias", nn.initializers.zeros, hidden_BTD.shape[-1:], dtype)
-            x = x + bias_D[None, None]
+            x = x + jnp.expand_dims(parameter("bias", nn.initializers.zeros), tuple(range(x.ndim - 1)))
         return x.astype(c.dtype)
 
 
@@ -31,12 +29,12 @@ class RMSNorm(nn.Module):
     config: object
 
     @nn.compact
-    def __call__(self, hidden_BTD):
+    def __call__(self, hidden):
         c = self.config
-        scale_D = self.param("scale", nn.initializers.ones, hidden_BTD.shape[-1:], jnp.dtype(c.parameter_dtype))
-        x = hidden_BTD.astype(c.norm_dtype)
+        scale = self.param("scale", nn.initializers.ones, hidden.shape[-1:], jnp.dtype(c.parameter_dtype))
+        x = hidden.astype(c.norm_dtype)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + c.norm_epsilon)
-        return (x * scale_D[None, None]).astype(c.dtype)
+        return (x * jnp.expand_dims(scale, tuple(range(x.ndim - 1)))).astype(c.dtype)
 
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}

@@ -1,4 +1,9 @@
-"""How order enters: added to the embedding (learned) or turned into queries and keys (rotary)."""
+"""How order enters: added to the embedding, turned into queries and keys, or added to the scores.
+
+A scheme is one entry in the dictionary of its kind; `none` is in none of them.
+"""
+
+import math
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,9 +17,22 @@ class Learned(nn.Module):
     @nn.compact
     def __call__(self, positions_BT):
         c = self.config
-        initializer = nn.initializers.normal(c.init_std)
-        embedding = self.param("embedding", initializer, (c.context, c.width), jnp.dtype(c.parameter_dtype))
+        initial = nn.initializers.normal(c.init_std)
+        embedding = self.param("embedding", initial, (c.context, c.width), jnp.dtype(c.parameter_dtype))
         return embedding.astype(c.dtype)[positions_BT]
+
+
+class Sinusoidal(nn.Module):
+    """sin and cos of position / 10000^(2i/D), in turn, added to the embedding (Vaswani et al. 2017, §3.5)."""
+
+    config: object
+
+    def __call__(self, positions_BT):
+        c = self.config
+        rates = 10000.0 ** (-jnp.arange(0, c.width, 2, dtype=jnp.float32) / c.width)
+        angles = positions_BT[:, :, None].astype(jnp.float32) * rates[None, None]
+        waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*positions_BT.shape, -1)
+        return waves[:, :, : c.width].astype(c.dtype)
 
 
 def rotate(x_BTHC, positions_BT, base: float):
@@ -29,3 +47,58 @@ def rotate(x_BTHC, positions_BT, base: float):
     first, second = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)
     turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
     return turned.astype(x_BTHC.dtype)
+
+
+class Alibi(nn.Module):
+    """−slope · distance, a slope per head (Press et al. 2022, arXiv 2108.12409, §3)."""
+
+    config: object
+
+    def __call__(self):
+        slopes_H = jnp.asarray(alibi_slopes(self.config.heads), jnp.float32)
+        return lambda distance_BTS: -slopes_H[None, :, None, None] * distance_BTS[:, None].astype(jnp.float32)
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """Return each head's slope: 2^(−8h/heads) for a power of two.
+
+    Else those of the power below, then every other one of the power above (the authors' published code).
+    """
+    below = 1 << (heads.bit_length() - 1)
+    powers = lambda count: [2.0 ** (-8 * (head + 1) / count) for head in range(count)]
+    return powers(below) + powers(2 * below)[::2][: heads - below]
+
+
+class Relative(nn.Module):
+    """A number per head and bucket of distances, `(buckets, H)`, one table for all layers (T5: Raffel et al. 2020).
+
+    Half of the buckets are one distance each; the others grow by powers up to relative_distance, and the last
+    takes all beyond.
+    """
+
+    config: object
+
+    @nn.compact
+    def __call__(self):
+        c = self.config
+        shape, dtype = (c.relative_buckets, c.heads), jnp.dtype(c.parameter_dtype)
+        table = self.param("embedding", nn.initializers.normal(c.init_std), shape, dtype).astype(jnp.float32)
+
+        def bias(distance_BTS):
+            return jnp.moveaxis(table[bucket(distance_BTS, c.relative_buckets, c.relative_distance)], 3, 1)
+
+        return bias
+
+
+def bucket(distance, buckets: int, farthest: int):
+    """Return the bucket of each distance to a key before (T5's causal rule), int32."""
+    exact = buckets // 2
+    distance = jnp.maximum(distance, 0)
+    share = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(farthest / exact)
+    far = exact + (share * (buckets - exact)).astype(jnp.int32)
+    return jnp.where(distance < exact, distance, jnp.minimum(far, buckets - 1))
+
+
+ADDED = {"learned": Learned, "sinusoidal": Sinusoidal}  # (config)(positions_BT) → (B, T, D)
+TURNED = {"rotary": lambda x_BTHC, positions_BT, config: rotate(x_BTHC, positions_BT, config.rotary_base)}
+BIASES = {"alibi": Alibi, "relative": Relative}  # (config)() → (distance (B or 1, T, S) → (B or 1, H, T, S), float32)

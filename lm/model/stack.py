@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from lm.model.block import Block
+from lm.model.block import Block, Context
 from lm.model.norms import NORMS
 
 REMAT = {
@@ -15,28 +16,72 @@ REMAT = {
 
 
 class Stack(nn.Module):
-    """`(B, T, D)` → `(B, T, D)`, normalised at the end; parameters and cache have a leading layer axis."""
+    """`(B, T, D)` → `(B, T, D)`, normalised at the end; parameters and cache have a leading layer axis.
+
+    Layers have one layout whatever their pattern: `config.windows` repeats over them, so the scan goes over groups
+    of one pattern each, and the layers that are left over come after it.
+    """
 
     config: object
     attend: Callable
     constrain: Callable
 
     @nn.compact
-    def __call__(self, hidden_BTD, positions_BT, mask, cache=None, train=False):
+    def __call__(self, hidden_BTD, context: Context, cache=None):
         c = self.config
-        block = Block
+        block = Block(c, self.attend, self.constrain, parent=None)
+        if self.is_initializing():
+            params = self.param("block", lambda key: _initial(block, key, hidden_BTD, context))
+        else:  # param would trace the initialiser once more, only to compare shapes
+            params = self.get_variable("params", "block")
+        keys = jax.random.split(self.make_rng("dropout"), c.layers) if self.has_rng("dropout") else None
+
+        def layer(hidden_BTD, inputs, window):
+            params, cache, number, key = inputs
+            rngs = None if key is None else {"dropout": key}
+            return block.apply({"params": params}, hidden_BTD, cache, number, window, context, rngs=rngs)
+
+        pattern = tuple(c.windows) or (0,)
         if c.remat != "none":
-            block = nn.remat(Block, prevent_cse=c.unroll == c.layers, policy=REMAT[c.remat], static_argnums=(5,))
-        layers = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-            out_axes=0,
-            length=c.layers,
-            unroll=c.unroll,
-        )
-        hidden_BTD, cache = layers(c, self.attend, self.constrain, name="block")(
-            hidden_BTD, cache, positions_BT, mask, train
-        )
-        return NORMS[c.norm](c, name="norm")(hidden_BTD), cache
+            cse = {"prevent_cse": c.unroll == c.layers}
+            layer = jax.checkpoint(layer, policy=REMAT[c.remat], static_argnums=2, **cse)
+        inputs = params, cache, jnp.arange(c.layers), keys
+        hidden_BTD, cache = _patterned(layer, hidden_BTD, inputs, pattern, c.layers, c.unroll)
+        return hidden_BTD if c.wiring == "post" else NORMS[c.norm](c, name="norm")(hidden_BTD), cache
+
+
+def _initial(block: Block, key, hidden_BTD, context: Context):
+    """Return the parameters of all layers, each drawn by a key of its own."""
+    one = lambda key: block.init(key, hidden_BTD, None, 0, 0, context._replace(train=False))["params"]
+    return jax.vmap(one)(jax.random.split(key, block.config.layers))
+
+
+def _patterned(layer, hidden_BTD, inputs, pattern, layers: int, unroll: int):
+    """Return the hidden states after all layers, and their caches stacked.
+
+    Args:
+      layer: (hidden, inputs of one layer, window) → (hidden, cache).
+      inputs: a pytree whose leaves lead with the layer axis.
+      pattern: windows of a group's layers.
+      unroll: layers in one iteration of the scan.
+    """
+    size = len(pattern)
+    groups = layers // size
+
+    def several(hidden_BTD, inputs, windows):
+        caches = []
+        for index, window in enumerate(windows):
+            one = jax.tree.map(lambda leaf, index=index: leaf[index], inputs)
+            hidden_BTD, cache = layer(hidden_BTD, one, window)
+            caches.append(cache)
+        return hidden_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)
+
+    grouped = jax.tree.map(lambda leaf: leaf[: groups * size].reshape(groups, size, *leaf.shape[1:]), inputs)
+    body = lambda hidden_BTD, inputs: several(hidden_BTD, inputs, pattern)
+    hidden_BTD, caches = jax.lax.scan(body, hidden_BTD, grouped, unroll=max(1, unroll // size))
+    caches = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), caches)
+    if layers % size:
+        rest = jax.tree.map(lambda leaf: leaf[groups * size :], inputs)
+        hidden_BTD, more = several(hidden_BTD, rest, pattern[: layers % size])
+        caches = jax.tree.map(lambda one, other: jnp.concatenate([one, other]), caches, more)
+    return hidden_BTD, caches

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from lm.model import attend as attends
 from lm.model import masks
-from lm.model.positions import Learned
+from lm.model.block import Context
+from lm.model.init import initializer
+from lm.model.positions import ADDED, BIASES
 from lm.model.stack import Stack
 
 
@@ -35,8 +37,8 @@ class Embed(nn.Module):
     def __call__(self, inputs_BT):
         c = self.config
         shape = (padded(c.vocabulary, c.vocabulary_multiple), c.width)
-        initializer = nn.initializers.normal(c.init_std)
-        embedding_VD = self.param("embedding", initializer, shape, jnp.dtype(c.parameter_dtype)).astype(c.dtype)
+        initial = initializer(c, "embedding", c.width)
+        embedding_VD = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype)).astype(c.dtype)
         embedding_VD = self.constrain(embedding_VD, "embedding")
         return embedding_VD[inputs_BT], embedding_VD
 
@@ -50,8 +52,23 @@ class Head(nn.Module):
     def __call__(self):
         c = self.config
         shape = (c.width, padded(c.vocabulary, c.vocabulary_multiple))
-        kernel = self.param("kernel", nn.initializers.normal(c.init_std), shape, jnp.dtype(c.parameter_dtype))
+        kernel = self.param("kernel", initializer(c, "in", c.width), shape, jnp.dtype(c.parameter_dtype))
         return kernel.astype(c.dtype)
+
+
+class TokenValues(nn.Module):
+    """Ids → what attention adds to its values, `(tables, B, T, K, C)`; layer l reads table l modulo their number."""
+
+    config: object
+
+    @nn.compact
+    def __call__(self, inputs_BT):
+        c = self.config
+        rows = padded(c.vocabulary, c.vocabulary_multiple)
+        shape = (c.value_embeddings, rows, c.kv_heads * c.head_width)
+        initial = initializer(c, "embedding", c.width)
+        tables = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype)).astype(c.dtype)
+        return tables[:, inputs_BT].reshape(c.value_embeddings, *inputs_BT.shape, c.kv_heads, c.head_width)
 
 
 class Transformer(nn.Module):
@@ -75,17 +92,24 @@ class Transformer(nn.Module):
           positions_BT: int32, a token's place in its record; with a cache, also its slot.
           segments_BT: int32, which record each token belongs to; needed without a cache.
           cache: None, or a Cache that the positions are written to and read from.
-          train: apply dropout; needs the rng `dropout` when its rate is not 0.
+          train: apply dropout; needs the rng `dropout` when a rate is not 0.
         """
         c = self.config
         hidden_BTD, embedding_VD = Embed(c, self.constrain, name="embed")(inputs_BT)
-        if c.positions == "learned":
-            hidden_BTD = hidden_BTD + Learned(c, name="positions")(positions_BT)
+        # Whole tokens left out, as in Gal & Ghahramani 2016 (arXiv 1512.05287, §4.2).
+        hidden_BTD = nn.Dropout(c.token_dropout, broadcast_dims=(2,), deterministic=not train)(hidden_BTD)
+        if c.positions in ADDED:
+            hidden_BTD = hidden_BTD + ADDED[c.positions](c, name="positions")(positions_BT)
         hidden_BTD = nn.Dropout(c.dropout, deterministic=not train)(hidden_BTD)
         hidden_BTD = self.constrain(hidden_BTD, "hidden")
-        mask = masks.causal(segments_BT) if cache is None else masks.cached(positions_BT, cache.key.shape[2])
-        hidden_BTD, cache = Stack(c, self.attend, self.constrain, name="decoder")(
-            hidden_BTD, positions_BT, mask, cache, train
+        context = Context(
+            positions=positions_BT,
+            mask=masks.causal(segments_BT) if cache is None else masks.cached(positions_BT, cache.key.shape[2]),
+            bias=BIASES[c.positions](c, name="positions")() if c.positions in BIASES else None,
+            embedded=hidden_BTD,
+            token_values=TokenValues(c, name="values")(inputs_BT) if c.value_embeddings else None,
+            train=train,
         )
+        hidden_BTD, cache = Stack(c, self.attend, self.constrain, name="decoder")(hidden_BTD, context, cache)
         unembed_DV = embedding_VD.T if c.tied else Head(c, name="head")()
         return Output(hidden_BTD, unembed_DV, cache)

@@ -14,9 +14,11 @@ class Objective(NamedTuple):
 
     length: context → tokens that one row consumes after its first.
     shape: (window, key) → one row of each Batch field, on the host; `key` is (seed, sample), for a generator.
-    loss: (forward, params, batch, key) → (sum of weighted losses in nats, sum of weights, {name: (sum, weight)}).
+    loss: (forward, params, batch, key) → (sum of weighted losses in nats, sum of weights, rows), where rows are
+      each row's sums of −log p(target) and of weights, `(B,)`, whatever the loss adds to it. Without a key, nothing
+      is added: that is how a model is evaluated.
     """
 
     length: Callable[[int], int]
     shape: Callable[[Any, Any], Batch]
-    loss: Callable[..., tuple[Any, Any, dict[str, Any]]]
+    loss: Callable[..., tuple[Any, Any, tuple[Any, Any]]]

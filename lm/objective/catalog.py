@@ -2,10 +2,11 @@
 
 from lm.objective.base import Objective
 from lm.objective.causal import causal
+from lm.objective.losses import Logits
 
 OBJECTIVES = {"causal": causal}
 
 
-def objective(section, vocabulary: int, logits_dtype: str) -> Objective:
-    """Return the objective that config.objective names, over `vocabulary` token ids."""
-    return OBJECTIVES[section.name](section, vocabulary, logits_dtype)
+def objective(section, logits: Logits) -> Objective:
+    """Return the objective that config.objective names, for a model with such logits."""
+    return OBJECTIVES[section.name](section, logits)

@@ -7,13 +7,12 @@ from lm.objective import losses
 from lm.objective.base import Objective
 
 
-def causal(section, vocabulary: int, logits_dtype: str) -> Objective:
+def causal(section, logits: losses.Logits) -> Objective:
     """Return the objective of a decoder: maximum likelihood of the next token.
 
     Args:
       section: config.objective.
-      vocabulary: number of token ids; the head's rows beyond it are padding and never counted.
-      logits_dtype: of the logits and of the loss.
+      logits: how the model's come about.
     """
 
     def shape(window, key) -> Batch:
@@ -27,9 +26,9 @@ def causal(section, vocabulary: int, logits_dtype: str) -> Objective:
 
     def loss(forward, params, batch, key):
         hidden_BTD, unembed_DV = forward(params, batch, key)
-        total, weight = losses.cross_entropy(
-            hidden_BTD, unembed_DV, batch.targets, batch.weights, vocabulary, section.chunk_tokens, logits_dtype
+        extras = losses.NO_EXTRAS if key is None else losses.Extras(section.label_smoothing, section.z_loss)
+        return losses.cross_entropy(
+            hidden_BTD, unembed_DV, batch.targets, batch.weights, logits, section.chunk_tokens, extras
         )
-        return total, weight, {}
 
     return Objective(length=lambda context: context, shape=shape, loss=loss)

@@ -1,63 +1,119 @@
-"""Hidden states, the head's weights and targets in; (sum of losses, sum of weights) out."""
+"""Hidden states, the head's weights and targets in; sums of losses and of weights out."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 
-def cross_entropy(hidden_BTD, unembed_DV, targets_BT, weights_BT, vocabulary, chunk_tokens, logits_dtype="float32"):
-    """Return (sum of −log p(target) in nats, sum of weights), both scalars of `logits_dtype`.
+class Logits(NamedTuple):
+    """How hidden states become logits: hidden · unembed in `dtype`, capped; ids from `vocabulary` on are padding.
+
+    soft_cap: logits become cap · tanh(logits / cap) (Gemma 2, arXiv 2408.00118, §2); 0: they stay.
+    """
+
+    vocabulary: int
+    dtype: str = "float32"
+    soft_cap: float = 0.0
+
+
+class Extras(NamedTuple):
+    """What is added to −log p(target) in training.
+
+    smoothing: ε of the target's share goes to all ids alike (Szegedy et al. 2016, arXiv 1512.00567, §7).
+    z: · log² of the softmax's denominator (PaLM: Chowdhery et al. 2022, arXiv 2204.02311, §5).
+    """
+
+    smoothing: float = 0.0
+    z: float = 0.0
+
+
+NO_EXTRAS = Extras()
+
+
+def logits_of(model) -> Logits:
+    """Return how a model's logits come about; `model` is config.model, resolved and bound."""
+    return Logits(model.vocabulary, model.logits_dtype, model.logits_soft_cap)
+
+
+def cross_entropy(
+    hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Logits, chunk_tokens: int, extras: Extras = NO_EXTRAS
+):
+    """Return (sum of losses in nats, sum of weights, per row the sum of −log p(target) and of weights, `(B,)`).
 
     Logits of at most `chunk_tokens` tokens (of at least one position of every row) exist at once, in the
-    backward pass too: the gradient is made together with the loss, as softmax − one-hot.
+    backward pass too: the gradient is made together with the loss, as softmax − one-hot. Only the first result
+    has a gradient; the rows' sums are for looking at, and leave out the extras.
 
     Args:
       hidden_BTD: final hidden states.
-      unembed_DV: the head; columns from `vocabulary` on are padding, outside the softmax.
-      targets_BT: int32 ids below `vocabulary`.
+      unembed_DV: the head.
+      targets_BT: int32 ids below the vocabulary.
       weights_BT: how much each target counts.
-      vocabulary: number of token ids.
+      logits: how they come about.
       chunk_tokens: most tokens whose logits exist at once.
-      logits_dtype: of the logits and of the loss.
+      extras: what the loss adds.
     """
     rows, length = targets_BT.shape
     positions = max(1, min(length, chunk_tokens // rows))
     while length % positions:
         positions -= 1
-    dtype = jnp.dtype(logits_dtype)
-    total = _chunked(hidden_BTD, unembed_DV, targets_BT, weights_BT.astype(dtype), vocabulary, positions, dtype)
-    return total, jnp.sum(weights_BT, dtype=dtype)
+    weights_BT = weights_BT.astype(logits.dtype)
+    total, nats_B = _chunked(hidden_BTD, unembed_DV, targets_BT, weights_BT, positions, logits, extras)
+    weights_B = jnp.sum(weights_BT, axis=1)
+    return total, jnp.sum(weights_B), (nats_B, weights_B)
 
 
-def log_softmax_parts(hidden, unembed_DV, vocabulary, dtype):
+def log_softmax_parts(hidden, unembed_DV, logits: Logits):
     """Return logits `(…, V)` with padding at −∞, and the log of their summed exponentials `(…, 1)`."""
     flat = jnp.matmul(hidden.reshape(-1, hidden.shape[-1]), unembed_DV, preferred_element_type=jnp.float32)
-    logits = flat.astype(dtype).reshape(*hidden.shape[:-1], -1)
-    if vocabulary < logits.shape[-1]:
-        is_padding = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) >= vocabulary
-        logits = jnp.where(is_padding, -jnp.inf, logits)
-    return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    values = flat.astype(logits.dtype).reshape(*hidden.shape[:-1], -1)
+    if logits.soft_cap:
+        values = logits.soft_cap * jnp.tanh(values / logits.soft_cap)
+    if logits.vocabulary < values.shape[-1]:
+        values = jnp.where(_is_padding(values, logits), -jnp.inf, values)
+    return values, jax.nn.logsumexp(values, axis=-1, keepdims=True)
 
 
-def _sum(hidden_BTD, unembed_DV, targets_BT, weights_BT, vocabulary, dtype):
-    logits_BTV, log_total_BT1 = log_softmax_parts(hidden_BTD, unembed_DV, vocabulary, dtype)
+def _is_padding(values, logits: Logits):
+    return jax.lax.broadcasted_iota(jnp.int32, values.shape, values.ndim - 1) >= logits.vocabulary
+
+
+def _sum(hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Logits, extras: Extras):
+    logits_BTV, log_total_BT1 = log_softmax_parts(hidden_BTD, unembed_DV, logits)
     is_target_BTV = jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) == targets_BT[..., None]
+    log_total_BT = log_total_BT1[..., 0]
     target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0), axis=-1)
-    total = jnp.sum((log_total_BT1[..., 0] - target_BT) * weights_BT)
-    return total, (logits_BTV, log_total_BT1, is_target_BTV)
+    loss_BT = nats_BT = log_total_BT - target_BT
+    if extras.smoothing:
+        mean_BT = jnp.sum(jnp.where(_is_padding(logits_BTV, logits), 0, logits_BTV), axis=-1) / logits.vocabulary
+        loss_BT = loss_BT + extras.smoothing * (target_BT - mean_BT)
+    if extras.z:
+        loss_BT = loss_BT + extras.z * jnp.square(log_total_BT)
+    sums = jnp.sum(loss_BT * weights_BT), jnp.sum(nats_BT * weights_BT, axis=1)
+    return sums, (logits_BTV, log_total_BT1, is_target_BTV)
 
 
-def _sum_and_gradient(hidden_BTD, unembed_DV, targets_BT, weights_BT, vocabulary, dtype):
-    total, (logits_BTV, log_total_BT1, is_target_BTV) = _sum(
-        hidden_BTD, unembed_DV, targets_BT, weights_BT, vocabulary, dtype
+def _sum_and_gradient(hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Logits, extras: Extras):
+    sums, (logits_BTV, log_total_BT1, is_target_BTV) = _sum(
+        hidden_BTD, unembed_DV, targets_BT, weights_BT, logits, extras
     )
-    by_logits_BTV = (jnp.exp(logits_BTV - log_total_BT1) - is_target_BTV) * weights_BT[..., None]
-    by_logits_NV = by_logits_BTV.astype(hidden_BTD.dtype).reshape(-1, logits_BTV.shape[-1])
+    share_BTV = jnp.exp(logits_BTV - log_total_BT1)
+    if extras.z:
+        share_BTV = share_BTV * (1 + 2 * extras.z * log_total_BT1)
+    by_logits_BTV = share_BTV - (1 - extras.smoothing) * is_target_BTV
+    if extras.smoothing:
+        by_logits_BTV = by_logits_BTV - extras.smoothing / logits.vocabulary
+    if logits.soft_cap:
+        by_logits_BTV = by_logits_BTV * (1 - jnp.square(logits_BTV / logits.soft_cap))
+    if (extras.smoothing or logits.soft_cap) and logits.vocabulary < logits_BTV.shape[-1]:
+        by_logits_BTV = jnp.where(_is_padding(logits_BTV, logits), 0, by_logits_BTV)
+    by_logits_NV = (by_logits_BTV * weights_BT[..., None]).astype(hidden_BTD.dtype).reshape(-1, logits_BTV.shape[-1])
     hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
     by_hidden_BTD = (by_logits_NV @ unembed_DV.T).reshape(hidden_BTD.shape)
     by_unembed_DV = jnp.matmul(hidden_ND.T, by_logits_NV, preferred_element_type=jnp.float32)
-    return total, by_hidden_BTD, by_unembed_DV
+    return sums, by_hidden_BTD, by_unembed_DV
 
 
 def _chunks(array_BT, positions):
@@ -67,26 +123,30 @@ def _chunks(array_BT, positions):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _chunked(hidden_BTD, unembed_DV, targets_BT, weights_BT, vocabulary, positions, dtype):
-    def body(total, chunk):
+def _chunked(hidden_BTD, unembed_DV, targets_BT, weights_BT, positions, logits, extras):
+    def body(sums, chunk):
         hidden, targets, weights = chunk
-        return total + _sum(hidden, unembed_DV, targets, weights, vocabulary, dtype)[0], None
+        return jax.tree.map(jnp.add, sums, _sum(hidden, unembed_DV, targets, weights, logits, extras)[0]), None
 
     chunks = tuple(_chunks(array, positions) for array in (hidden_BTD, targets_BT, weights_BT))
-    return jax.lax.scan(body, jnp.zeros((), dtype), chunks, unroll=_unroll(chunks))[0]
+    return jax.lax.scan(body, _no_sums(weights_BT), chunks, unroll=_unroll(chunks))[0]
 
 
-def _forward(hidden_BTD, unembed_DV, targets_BT, weights_BT, vocabulary, positions, dtype):
+def _forward(hidden_BTD, unembed_DV, targets_BT, weights_BT, positions, logits, extras):
     def body(carry, chunk):
         hidden, targets, weights = chunk
-        total, by_hidden, by_unembed = _sum_and_gradient(hidden, unembed_DV, targets, weights, vocabulary, dtype)
-        return (carry[0] + total, carry[1] + by_unembed), by_hidden
+        sums, by_hidden, by_unembed = _sum_and_gradient(hidden, unembed_DV, targets, weights, logits, extras)
+        return (jax.tree.map(jnp.add, carry[0], sums), carry[1] + by_unembed), by_hidden
 
     chunks = tuple(_chunks(array, positions) for array in (hidden_BTD, targets_BT, weights_BT))
-    start = (jnp.zeros((), dtype), jnp.zeros(unembed_DV.shape, jnp.float32))
-    (total, by_unembed_DV), by_hidden = jax.lax.scan(body, start, chunks, unroll=_unroll(chunks))
+    start = (_no_sums(weights_BT), jnp.zeros(unembed_DV.shape, jnp.float32))
+    (sums, by_unembed_DV), by_hidden = jax.lax.scan(body, start, chunks, unroll=_unroll(chunks))
     by_hidden_BTD = by_hidden.swapaxes(0, 1).reshape(hidden_BTD.shape)
-    return total, (by_hidden_BTD, by_unembed_DV.astype(unembed_DV.dtype))
+    return sums, (by_hidden_BTD, by_unembed_DV.astype(unembed_DV.dtype))
+
+
+def _no_sums(weights_BT):
+    return jnp.zeros((), weights_BT.dtype), jnp.zeros(len(weights_BT), weights_BT.dtype)
 
 
 def _unroll(chunks):
@@ -94,9 +154,9 @@ def _unroll(chunks):
     return len(chunks[0]) == 1
 
 
-def _backward(vocabulary, positions, dtype, gradients, cotangent):
+def _backward(positions, logits, extras, gradients, cotangents):
     by_hidden_BTD, by_unembed_DV = gradients
-    scale = lambda gradient: gradient * cotangent.astype(gradient.dtype)
+    scale = lambda gradient: gradient * cotangents[0].astype(gradient.dtype)
     return scale(by_hidden_BTD), scale(by_unembed_DV), None, None
 
 

@@ -18,6 +18,7 @@ PARAMETERS = (
     (r"decoder/block/attention/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
     (r"decoder/block/feedforward/out/kernel$", PartitionSpec(None, None, "fsdp")),
     (r"embed/embedding$", PartitionSpec(None, "fsdp")),
+    (r"values/embedding$", PartitionSpec(None, None, "fsdp")),
     (r"positions/embedding$", PartitionSpec()),  # small, and split it would have to be gathered twice a step
     (r"head/kernel$", PartitionSpec("fsdp")),
     (r"(bias|scale)$", PartitionSpec()),

@@ -17,6 +17,7 @@ from lm.costs import devices, flops
 from lm.data import batches, store, windows
 from lm.model.transformer import Transformer
 from lm.objective.catalog import objective
+from lm.objective.losses import logits_of
 from lm.optim import build, schedules
 from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
@@ -60,7 +61,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     tokens = store.open_store(config.data, say)
     config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.train.tokens)
     model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh))
-    goal = objective(config.objective, config.model.vocabulary, config.model.logits_dtype)
+    goal = objective(config.objective, logits_of(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
 

@@ -9,10 +9,12 @@ import jax
 import numpy as np
 
 from lm import trees
-from lm.families.catalog import FAMILIES
+from lm.families.catalog import FAMILIES, switches
 from lm.model.transformer import Transformer
 from lm.refusal import Refusal
 from lm.weights.place import shapes
+
+_WRITTEN_BESIDE = ("norm_epsilon", "rotary_base", "tied")  # a published config says these for each model
 
 
 class _Row(NamedTuple):
@@ -69,6 +71,11 @@ def _rows(section: Any) -> list[_Row]:
     rows = [row for row in FAMILIES[section.family].WEIGHTS if row[2] != "head" or not section.tied]
     if odd := sorted({path for path, _, _ in rows} ^ set(leaves)):
         raise Refusal(f"the published layout of {section.family} cannot hold this model: {', '.join(odd)} differ.")
+    for name, value in {**switches(section.family), "windows": ()}.items():
+        if name not in _WRITTEN_BESIDE and section[name] != value:
+            raise Refusal(
+                f"model.{name} is {section[name]!r}: the published layout of {section.family} holds only {value!r}."
+            )
     if section.kv_heads != section.heads and any(how.startswith("third") for _, _, how in rows):
         raise Refusal(
             f"model.kv_heads is {section.kv_heads}: the published layout of {section.family} "

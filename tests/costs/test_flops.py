@@ -10,6 +10,7 @@ from lm.costs import flops
 from lm.families.catalog import FAMILIES
 from lm.model.transformer import Transformer, padded
 from lm.objective.catalog import objective
+from lm.objective.losses import logits_of
 from lm.weights.place import shapes
 
 # Counted on the weights that Hugging Face publishes under these names.
@@ -50,7 +51,7 @@ def test_training_flops_are_the_matrix_products_of_the_program(
     """The program computes the scores that the causal mask hides: attention is twice what is counted."""
     config = tiny(model__family=family, model__vocabulary_multiple=1, model__unroll=unroll, model__head_width=8)
     model = Transformer(config.model)
-    goal = objective(config.objective, config.model.vocabulary, "float32")
+    goal = objective(config.objective, logits_of(config.model))
     batch = random_batch()
 
     def forward(params, batch, key):

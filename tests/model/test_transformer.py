@@ -121,4 +121,4 @@ def test_activations_are_offered_to_constrain(tiny, random_params):
     model = Transformer(tiny().model, constrain=constrain)
     params = random_params(Transformer(tiny().model))
     jax.eval_shape(lambda: model.apply({"params": params}, *_rows(2, 5), np.ones((2, 5), int)))
-    assert set(seen) == {("embedding", (64, 24)), ("hidden", (2, 5, 24))} and len(seen) > 4
+    assert set(seen) == {("embedding", (64, 24)), ("hidden", (2, 5, 24))} and len(seen) >= 4

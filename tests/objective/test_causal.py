@@ -8,8 +8,9 @@ from lm.batch import Batch
 from lm.config import defaults
 from lm.data.windows import Window
 from lm.objective.catalog import objective
+from lm.objective.losses import Logits
 
-GOAL = objective(ml_collections.FrozenConfigDict(defaults("objective")), 11, "float32")
+GOAL = objective(ml_collections.FrozenConfigDict(defaults("objective")), Logits(11))
 
 
 def test_shape():
@@ -41,6 +42,21 @@ def test_loss_of_an_even_guess_is_the_log_of_the_vocabulary():
         seen.append((params, key))
         return jax.numpy.ones((2, 5, 3)), jax.numpy.zeros((3, 13))
 
-    total, weight, metrics = GOAL.loss(forward, "params", batch, "key")
-    assert weight == 8 and metrics == {} and seen == [("params", "key")]
+    total, weight, (nats, weights) = GOAL.loss(forward, "params", batch, "key")
+    assert weight == 8 and seen == [("params", "key")]
     np.testing.assert_allclose(total / weight, np.log(11), rtol=1e-6)
+    np.testing.assert_allclose(nats, np.log(11) * np.array([3, 5]), rtol=1e-6)
+    np.testing.assert_array_equal(weights, [3, 5])
+
+
+def test_only_training_smooths_and_adds():
+    section = defaults("objective")
+    section.update({"label_smoothing": 0.2, "z_loss": 0.1})
+    goal = objective(ml_collections.FrozenConfigDict(section), Logits(11))
+    batch = Batch(*np.ones((5, 2, 5), np.int32))
+    forward = lambda params, batch, key: (jax.numpy.eye(5)[None].repeat(2, 0), jax.numpy.ones((5, 13)).at[:, 1].set(3))
+    total = lambda key: goal.loss(forward, "params", batch, key)[0] / 10
+    log_total = np.log(10 * np.e + np.exp(3))
+    np.testing.assert_allclose(total(None), log_total - 3, rtol=1e-6)
+    expected = log_total - 3 + 0.2 * (3 - (10 + 3) / 11) + 0.1 * log_total**2
+    np.testing.assert_allclose(total("key"), expected, rtol=1e-6)

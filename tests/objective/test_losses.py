@@ -26,32 +26,40 @@ def case():
     )
 
 
-def _naive(hidden, unembed, targets, weights):
+def _naive(hidden, unembed, targets, weights, cap=0.0, smoothing=0.0, z=0.0):
     """Return the sum of losses in float64."""
     total = 0.0
     for b, t in np.ndindex(targets.shape):
         logits = np.float64(hidden[b, t]) @ np.float64(unembed[:, :VOCABULARY])
-        highest = logits.max()
-        total += weights[b, t] * (highest + np.log(np.exp(logits - highest).sum()) - logits[targets[b, t]])
+        logits = cap * np.tanh(logits / cap) if cap else logits
+        log_total = np.log(np.exp(logits).sum())
+        wanted = np.full(VOCABULARY, smoothing / VOCABULARY)
+        wanted[targets[b, t]] += 1 - smoothing
+        total += weights[b, t] * (wanted @ (log_total - logits) + z * log_total**2)
     return total
 
 
-def _ours(chunk, scale=1.0):
+def _ours(chunk, scale=1.0, cap=0.0, smoothing=0.0, z=0.0):
     """Return the function (hidden, unembed, targets, weights) → (scaled sum of losses, sum of weights)."""
+    logits, extras = losses.Logits(VOCABULARY, soft_cap=cap), losses.Extras(smoothing, z)
 
     def loss(*case):
-        total, weight = losses.cross_entropy(*case, VOCABULARY, chunk)
+        total, weight, _ = losses.cross_entropy(*case, logits, chunk, extras)
         return scale * total, weight
 
     return jax.jit(loss)
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
-def test_value_and_gradient(case, chunk):
-    value_only, _ = _ours(chunk)(*case)
-    (value, weight), gradients = jax.jit(jax.value_and_grad(_ours(chunk, 3.0), (0, 1), has_aux=True))(*case)
-    np.testing.assert_allclose(value_only, _naive(*case), rtol=1e-6)
-    np.testing.assert_allclose(value, 3 * _naive(*case), rtol=1e-6)
+OPTIONS = [{"cap": 1.5}, {"smoothing": 0.3}, {"z": 0.2}, {"cap": 2.0, "smoothing": 0.2, "z": 0.1}]
+
+
+@pytest.mark.parametrize(("chunk", "options"), [*((chunk, {}) for chunk in CHUNKS), *((7, each) for each in OPTIONS)])
+def test_value_and_gradient(case, chunk, options):
+    value_only, _ = _ours(chunk, **options)(*case)
+    (value, weight), gradients = jax.value_and_grad(_ours(chunk, 3.0, **options), (0, 1), has_aux=True)(*case)
+    exact = _naive(*case, **options)
+    np.testing.assert_allclose([value_only, value], [exact, 3 * exact], rtol=1e-6)
+    assert not options or abs(exact / _naive(*case) - 1) > 0.01
     assert weight == case[3].sum() and value.dtype == weight.dtype == jnp.float32
     generator = np.random.default_rng(1)
     for place, gradient in enumerate(gradients):
@@ -61,20 +69,31 @@ def test_value_and_gradient(case, chunk):
             shifted = lambda size, at=place, by=direction: [
                 np.float64(part) + size * by if index == at else part for index, part in enumerate(case)
             ]
-            slope = 3 * (_naive(*shifted(1e-5)) - _naive(*shifted(-1e-5))) / 2e-5
+            slope = 3 * (_naive(*shifted(1e-5), **options) - _naive(*shifted(-1e-5), **options)) / 2e-5
             np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-4)
 
 
-def test_padding_of_the_vocabulary_counts_nothing(case):
+@pytest.mark.parametrize("options", [{}, OPTIONS[-1]])
+def test_rows_are_the_bare_loss_of_each(case, options):
+    logits, extras = losses.Logits(VOCABULARY, soft_cap=2.0), losses.Extras(options.get("smoothing", 0), 0.1)
+    _, _, (nats, weights) = losses.cross_entropy(*case, logits, 7, extras)
+    rows = [_naive(case[0][[b]], case[1], case[2][[b]], case[3][[b]], cap=2.0) for b in range(ROWS)]
+    np.testing.assert_allclose(nats, rows, rtol=1e-5)
+    np.testing.assert_array_equal(weights, case[3].sum(axis=1))
+
+
+@pytest.mark.parametrize("options", [{}, *OPTIONS])
+def test_padding_of_the_vocabulary_counts_nothing(case, options):
     hidden, unembed, targets, weights = case
-    gradient = jax.grad(lambda *case: _ours(7)(*case)[0], 1)
+    ours = lambda *case: _ours(7, **options)(*case)[0]
+    gradient = jax.grad(ours, 1)
     large = unembed.copy()
     large[:, VOCABULARY:] = 100.0
-    assert _ours(7)(hidden, large, targets, weights)[0] == _ours(7)(*case)[0]
+    assert ours(hidden, large, targets, weights) == ours(*case)
     by_unembed = np.asarray(gradient(hidden, large, targets, weights))
     assert not by_unembed[:, VOCABULARY:].any() and by_unembed[:, :VOCABULARY].all()
-    exact = _ours(7)(hidden, unembed[:, :VOCABULARY], targets, weights)[0]
-    np.testing.assert_allclose(_ours(7)(*case)[0], exact, rtol=1e-6)
+    exact = ours(hidden, unembed[:, :VOCABULARY], targets, weights)
+    np.testing.assert_allclose(ours(*case), exact, rtol=1e-6)
 
 
 def test_weight_zero_counts_nothing(case):
@@ -113,7 +132,7 @@ def test_bfloat16_hidden_states(case):
 
 def test_log_softmax_parts(case):
     hidden, unembed, *_ = case
-    logits, log_total = losses.log_softmax_parts(hidden, unembed, VOCABULARY, jnp.float32)
+    logits, log_total = losses.log_softmax_parts(hidden, unembed, losses.Logits(VOCABULARY))
     assert (np.asarray(logits[..., VOCABULARY:]) == -np.inf).all()
     exact = np.float64(hidden) @ np.float64(unembed[:, :VOCABULARY])
     np.testing.assert_allclose(logits[..., :VOCABULARY], exact, atol=1e-5)

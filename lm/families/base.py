@@ -1,0 +1,8 @@
+"""The switches of a model where its family has none of its own."""
+
+SWITCHES = {
+    "wiring": "pre",
+    "qk_norm": False,
+    "attention_soft_cap": 0.0,
+    "logits_soft_cap": 0.0,
+}
