@@ -89,8 +89,11 @@ def test_outside_depends_inward():
 def test_catalogs_say_what_the_schema_says():
     from lm.data.catalog import SOURCES
     from lm.families.catalog import FAMILIES
+    from lm.model.block import WIRINGS
     from lm.model.feedforward import ACTIVATIONS
+    from lm.model.init import INITS
     from lm.model.norms import NORMS
+    from lm.model.positions import ADDED, BIASES, TURNED
     from lm.model.stack import REMAT
     from lm.objective.catalog import OBJECTIVES
     from lm.optim.optimizers import OPTIMIZERS
@@ -100,6 +103,9 @@ def test_catalogs_say_what_the_schema_says():
     catalogs = {
         "model.family": set(FAMILIES),
         "model.norm": set(NORMS),
+        "model.wiring": set(WIRINGS),
+        "model.positions": {"none", *ADDED, *TURNED, *BIASES},
+        "model.init": set(INITS),
         "model.activation": set(ACTIVATIONS),
         "model.remat": {"none", *REMAT},
         "objective.name": set(OBJECTIVES),

@@ -76,29 +76,29 @@ class Block(nn.Module):
           context: the pass.
         """
         c = self.config
-        drop = nn.Dropout(c.dropout, deterministic=not context.train)
         join = lambda hidden_BTD, branch_BTD: self.constrain(hidden_BTD + branch_BTD, "hidden")
         if c.residual_scalars:  # x ← λ·x + μ·x₀ with λ = 1, μ = 0 at first (modded-nanoGPT)
             scalar = lambda name, initial: self.param(name, initial, (), jnp.dtype(c.parameter_dtype)).astype(c.dtype)
             residual, embedded = nn.initializers.ones, nn.initializers.zeros
             hidden_BTD = scalar("residual_scale", residual) * hidden_BTD
             hidden_BTD = hidden_BTD + scalar("embedded_scale", embedded) * context.embedded
-        caches = [cache]
+        drop = nn.Dropout(c.dropout, deterministic=not context.train)
+        leave = lambda branch_BTD: self._kept(drop(branch_BTD), layer, context.train)
 
         def attention(x_BTD):
+            nonlocal cache
             values = None if context.token_values is None else context.token_values[layer % c.value_embeddings]
             mask = context.mask._replace(window=window or None)
-            branch_BTD, caches[0] = Attention(c, self.attend, name="attention")(
+            branch_BTD, cache = Attention(c, self.attend, name="attention")(
                 x_BTD, context.positions, mask, cache, context.bias, values
             )
-            return self._kept(drop(branch_BTD), layer, context.train)
+            return leave(branch_BTD)
 
-        def feedforward(x_BTD):
-            return self._kept(drop(FeedForward(c, name="feedforward")(x_BTD)), layer, context.train)
-
+        feedforward = lambda x_BTD: leave(FeedForward(c, name="feedforward")(x_BTD))
         branches = ("attention", attention), ("feedforward", feedforward)
         norm = lambda name: NORMS[c.norm](c, name=name)
-        return WIRINGS[c.wiring](hidden_BTD, branches, norm, join), caches[0]
+        hidden_BTD = WIRINGS[c.wiring](hidden_BTD, branches, norm, join)
+        return hidden_BTD, cache
 
     def _kept(self, branch_BTD, layer, train: bool):
         """Leave the branch out for whole rows, at a rate that grows with the layer up to stochastic_depth.
