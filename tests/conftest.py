@@ -101,10 +101,11 @@ def assembled():
 
         def create():
             ids = jax.numpy.zeros((1, 2), "int32")
-            return states.create(model.init(jax.random.key(config.seed), ids, ids, ids)["params"], optimizer)
+            params = model.init(jax.random.key(config.seed), ids, ids, ids)["params"]
+            return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
         goal = objective(config.objective, logits_of(config.model))
-        return create, make_step(goal, forward, optimizer, schedule, config.seed, config.train.accumulate)
+        return create, make_step(goal, forward, optimizer, schedule, config.seed, config.train)
 
     return assemble
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "lm").rglob("*.py"))
 
 FLOORS = {
-    1: ["batch", "command", "config", "costs", "families", "metrics", "refusal", "text", "trees", "workdir"],
+    1: ["batch", "command", "config", "costs", "families", "growth", "metrics", "refusal", "text", "trees", "workdir"],
     2: ["checkpoint", "data", "model", "objective", "optim", "parallel", "report"],
     3: ["weights"],
     4: ["generate"],
@@ -97,7 +97,7 @@ def test_catalogs_say_what_the_schema_says():
     from lm.model.stack import REMAT
     from lm.objective.catalog import OBJECTIVES
     from lm.optim.optimizers import OPTIMIZERS
-    from lm.optim.schedules import SHAPES
+    from lm.optim.schedules import DECAYS, SHAPES
     from lm.text.learn import KINDS
 
     catalogs = {
@@ -111,6 +111,7 @@ def test_catalogs_say_what_the_schema_says():
         "objective.name": set(OBJECTIVES),
         "optimizer.name": set(OPTIMIZERS),
         "schedule.name": set(SHAPES),
+        "schedule.decay_shape": set(DECAYS),
     }
     for name, keys in catalogs.items():
         assert set(schema.FIELDS[name].rule.choices) == keys, name

@@ -77,8 +77,7 @@ def bind(config: Mapping[str, Any], *, vocabulary: int, tokens: int) -> ml_colle
             f"the tokenizer {flat['data.tokenizer']!r} has {vocabulary} ids."
         )
     if flat["train.steps"] is None:
-        tokens_per_step = flat["data.batch_size"] * flat["model.context"]
-        flat["train.steps"] = max(1, round(flat["train.epochs"] * tokens / tokens_per_step))
+        flat["train.steps"] = max(1, round(run.growth(flat).steps(flat["train.epochs"] * tokens)))
         flat["train.epochs"] = None
     bound = schema.defaults()
     bound.update_from_flattened_dict(flat)

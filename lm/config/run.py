@@ -4,7 +4,21 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lm.config.field import ANY_TEXT, FREE, HORIZON, Field, Rule, above, at_least, one_of, within
+from lm.config.field import (
+    ANY_TEXT,
+    EITHER,
+    FREE,
+    HORIZON,
+    Field,
+    Rule,
+    above,
+    all_regex,
+    at_least,
+    fraction,
+    one_of,
+    within,
+)
+from lm.growth import Growth
 from lm.refusal import Refusal
 
 FIELDS = {
@@ -15,6 +29,20 @@ FIELDS = {
         None, "length in passes over the training text, instead of steps", above(0), HORIZON, kind=float
     ),
     "train.accumulate": Field(1, "micro-batches that a step's batch is computed in", at_least(1)),
+    "train.batch_warmup_steps": Field(
+        0, "steps in which the batch grows from one micro-batch to train.accumulate; 0: none", at_least(0)
+    ),
+    "train.ema": Field(0.0, "decay of the average of the weights that is evaluated and handed on; 0: none", fraction()),
+    "train.noise_scale": Field(
+        False, "measure the gradient's noise scale from micro-batches: McCandlish et al. 2018", EITHER, FREE
+    ),
+    "train.group_norms": Field(
+        (),
+        "regular expressions; the norms of each one's parameters, gradients and updates are measured",
+        all_regex(),
+        FREE,
+        element=str,
+    ),
     "train.log_every": Field(10, "steps between rows of metrics.jsonl", at_least(1), FREE),
     "train.evaluate_every": Field(
         500, "steps between full passes over the validation text; 0: at the end", at_least(0), FREE
@@ -68,6 +96,9 @@ FIELDS = {
 
 def fill(flat: dict[str, Any]) -> None:
     """Turn the run's length into steps, where the config alone says how many."""
+    batch_size, accumulate = flat["data.batch_size"], flat["train.accumulate"]
+    if batch_size % accumulate:
+        raise Refusal(f"train.accumulate is {accumulate}: it must divide data.batch_size ({batch_size}).")
     given = [name for name in ("train.steps", "train.tokens", "train.epochs") if flat[name] is not None]
     if len(given) != 1:
         have = " and ".join(given) or "none of them"
@@ -75,9 +106,15 @@ def fill(flat: dict[str, Any]) -> None:
             f"the run's length must be given by one of train.steps, train.tokens, train.epochs: {have} is set."
         )
     if given == ["train.tokens"]:
-        tokens_per_step = flat["data.batch_size"] * flat["model.context"]
-        flat["train.steps"] = math.ceil(flat["train.tokens"] / tokens_per_step)
+        flat["train.steps"] = math.ceil(growth(flat).steps(flat["train.tokens"]))
         flat["train.tokens"] = None
+
+
+def growth(flat: Mapping[str, Any]) -> Growth:
+    """Return how the tokens of a run's steps grow."""
+    return Growth(
+        flat["data.batch_size"] * flat["model.context"], flat["train.accumulate"], flat["train.batch_warmup_steps"]
+    )
 
 
 def check(flat: Mapping[str, Any]) -> None:
@@ -86,8 +123,14 @@ def check(flat: Mapping[str, Any]) -> None:
     profile = flat["train.profile_steps"]
     if profile and steps is not None and profile[1] > steps:
         raise Refusal(f"train.profile_steps is {profile}: its last step must be at most train.steps ({steps}).")
-    batch_size, accumulate = flat["data.batch_size"], flat["train.accumulate"]
-    if batch_size % accumulate:
-        raise Refusal(f"train.accumulate is {accumulate}: it must divide data.batch_size ({batch_size}).")
+    accumulate, warmup = flat["train.accumulate"], flat["train.batch_warmup_steps"]
+    if warmup and accumulate == 1:
+        raise Refusal(f"train.batch_warmup_steps is {warmup}: it needs train.accumulate of at least 2, and that is 1.")
+    if flat["train.noise_scale"] and accumulate == 1:
+        raise Refusal("train.noise_scale is True: it compares micro-batches; set train.accumulate to 2 or more.")
+    if flat["train.noise_scale"] and warmup:
+        raise Refusal(
+            f"train.batch_warmup_steps is {warmup}: train.noise_scale needs two micro-batches from the first step on."
+        )
     if flat["parallel.mesh.data"] == -1 and flat["parallel.mesh.fsdp"] == -1:
         raise Refusal("parallel.mesh.data and parallel.mesh.fsdp are both -1: only one of them can take the rest.")

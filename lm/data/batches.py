@@ -1,5 +1,6 @@
 """Windows and an objective in; batch k = f(seed, k) out, this process's rows, a few steps ahead on the devices."""
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from lm.batch import Batch
 from lm.data.windows import Window, Windows
+from lm.growth import Growth
 from lm.refusal import Refusal
 
 Shape = Callable[[Window, tuple[int, int]], Batch]  # an objective's: (window, (seed, sample)) → row
@@ -31,6 +33,20 @@ def train_rows(windows: Windows, shape: Shape, seed: int) -> Callable[[int], Bat
 def valid_rows(windows: Windows, shape: Shape, seed: int) -> Callable[[int], Batch]:
     """Return sample → row in the text's own order; samples beyond the last window are all padding."""
     return lambda sample: shape(windows.window(sample), (seed, sample))
+
+
+def grown(rows: Callable[[int], Batch], growth: Growth) -> Callable[[int], Batch]:
+    """Return what `batch` asks for while batches grow: k·whole + r → row r of batch k, no sample being skipped.
+
+    Rows of micro-batches that take no part yet are padding.
+    """
+    padding = functools.cache(lambda: Batch(*map(np.zeros_like, rows(0))))
+
+    def row(place: int) -> Batch:
+        sample = growth.sample(*divmod(place, growth.whole))
+        return padding() if sample is None else rows(sample)
+
+    return row
 
 
 def batch(rows: Callable[[int], Batch], k: int, size: int, sharding: Any) -> Batch:

@@ -71,13 +71,15 @@ def _check_identity(config: object, folder: Path) -> None:
 
 
 def _check_horizon(config: object, folder: Path, start: int, say: Callable[[str], None]) -> None:
-    """Refuse an end that has been passed; warn when a later one changes the rates of steps to come."""
+    """Refuse an end that has been passed; warn when another one changes the rates of steps to come."""
+    from lm.optim import schedules
+
     steps = config.train.steps
     if start > steps:
         raise Refusal(f"train.steps is {steps}: {folder} is at step {start} already.")
     if start:
         before = from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")).train.steps
-        if steps != before and config.schedule.name != "constant":
+        if steps != before and schedules.moves(config.schedule, before, steps, start):
             say(f"warning: train.steps was {before} and is {steps}, so the {config.schedule.name} schedule moves.")
 
 
@@ -91,6 +93,7 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     from lm.report import page
     from lm.train import hooks, loop
     from lm.train.setup import parameter_names, setup
+    from lm.train.state import evaluated
 
     jax.config.update("jax_default_matmul_precision", config.parallel.matmul_precision)
     say = lambda words: print(words, file=sys.stderr, flush=True)
@@ -115,7 +118,7 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     log = hooks.Log(run, parameter_names(run.bundle(state).model), writer, progress, start, seconds)
     text_bytes = run.store.valid.bytes
     measure = lambda state: heldout.measure(
-        run.score, state.params, progress.track(run.valid(), run.valid_batches), text_bytes, stop.is_asked
+        run.score, evaluated(state), progress.track(run.valid(), run.valid_batches), text_bytes, stop.is_asked
     )
     validation = hooks.Validation(measure, log, writer, progress)
     prompt = section.sample_prompt

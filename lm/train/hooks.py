@@ -13,7 +13,7 @@ from lm.checkpoint import Saver
 from lm.metrics import Progress, Writer
 from lm.refusal import Refusal
 from lm.train.setup import Run
-from lm.train.state import State
+from lm.train.state import State, evaluated
 
 _SAMPLE_HEADER = "──── step {} ────"
 
@@ -58,16 +58,17 @@ class Log:
         elapsed, count = now - self._since, number - self._counted
         self._seconds, self._since, self._counted = self._seconds + elapsed, now, number
         facts = self._run.facts
-        rate = count * facts["tokens_per_step"] / elapsed
+        rate = (self._run.tokens(number) - self._run.tokens(number - count)) / elapsed
         row = {
             "train/loss": values["loss"],
             "learning_rate": values["learning_rate"],
             "grad_norm": values["grad_norm"],
-            "tokens": number * facts["tokens_per_step"],
+            "tokens": self._run.tokens(number),
             "tokens_per_second": round(rate, 1),
             "seconds": round(self._seconds, 3),
             "skipped": values["skipped"],
         }
+        row |= {name: value for name, value in values.items() if "/" in name}
         if facts["peak_flops_per_device"]:
             row["mfu"] = rate * facts["flops_per_token"] / (facts["peak_flops_per_device"] * facts["devices"])
         self._writer.write(number, row)
@@ -159,7 +160,11 @@ class Saving:
                 "skipped": int(state.skipped),
                 "fingerprint": self._run.store.fingerprint,
             }
-            self._saver.save(number, {"params": state.params, "opt_state": state.opt_state}, facts)
+            items = {"params": state.params, "opt_state": state.opt_state}
+            averaged = evaluated(state)
+            if averaged is not state.params:
+                items["averaged"] = averaged
+            self._saver.save(number, items, facts)
             self.last = number
 
 

@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import platform
+import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ import ml_collections
 
 from lm import checkpoint, workdir
 from lm.batch import Batch
+from lm.config.field import split
 from lm.config.resolve import bind
 from lm.costs import devices, flops
 from lm.data import batches, store, windows
+from lm.growth import Growth
 from lm.model.transformer import Transformer
 from lm.objective.catalog import objective
 from lm.objective.losses import logits_of
@@ -35,7 +38,7 @@ class Run(NamedTuple):
     batch: k → Batch. valid: () → valid_batches batches that hold every held-out token once.
     step: (state, batch) → (state, metrics), compiled. score: (params, batch) → (sum, weight), compiled.
     create: () → the State before the first step. restore: step → the State saved then.
-    bundle: State → a Bundle to sample from.
+    bundle: State → a Bundle to sample from. tokens: steps → training tokens in them.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -49,6 +52,7 @@ class Run(NamedTuple):
     create: Callable[[], states.State]
     restore: Callable[[int], states.State]
     bundle: Callable[[states.State], Bundle]
+    tokens: Callable[[int], int]
 
 
 def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[str], None]) -> Run:
@@ -61,6 +65,9 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     tokens = store.open_store(config.data, say)
     config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.train.tokens)
     model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh))
+    names = parameter_names(model)
+    _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
+    _check_patterns("train.group_norms", config.train.group_norms, names)
     goal = objective(config.objective, logits_of(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
@@ -74,9 +81,10 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
 
     def create() -> states.State:
         ids = jax.numpy.zeros((1, 2), "int32")
-        return states.create(model.init(jax.random.key(config.seed), ids, ids, ids)["params"], optimizer)
+        params = model.init(jax.random.key(config.seed), ids, ids, ids)["params"]
+        return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
-    step = make_step(goal, forward, optimizer, schedule, config.seed, config.train.accumulate)
+    step = make_step(goal, forward, optimizer, schedule, config.seed, config.train)
     shape = jax.eval_shape(create)
     layout = rules.shardings(shape, mesh)
     template = jax.tree.map(
@@ -97,6 +105,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
             params=checkpoint.restore(path, "params", template.params),
             opt_state=checkpoint.restore(path, "opt_state", template.opt_state),
             skipped=scalar(saved["skipped"], template.skipped),
+            ema=checkpoint.restore(path, "averaged", template.ema) if config.train.ema else None,
         )
 
     rows = rules.rows(mesh)
@@ -105,6 +114,9 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     train_rows = batches.train_rows(
         windows.Windows(tokens.train, length, config.data.cross_records), goal.shape, config.seed
     )
+    growth = Growth(size, config.train.accumulate, config.train.batch_warmup_steps)
+    if growth.warmup:
+        train_rows = batches.grown(train_rows, growth)
     held_out = windows.Windows(tokens.valid, length, config.data.cross_records)
     valid_rows = batches.valid_rows(held_out, goal.shape, config.seed)
     valid_batch = lambda k: batches.batch(valid_rows, k, size, rows)
@@ -121,13 +133,21 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         score=jax.jit(lambda params, batch: goal.loss(forward, params, batch, None)[:2]),
         create=lambda: compiling.initialise(create, mesh),
         restore=restore,
-        bundle=lambda state: Bundle(config, view, state.params, tokens.tokenizer),
+        bundle=lambda state: Bundle(config, view, states.evaluated(state), tokens.tokenizer),
+        tokens=lambda steps: growth.before(steps) * config.model.context,
     )
 
 
 def parameter_names(model: Transformer) -> list[str]:
     """Return the paths of a model's parameters in leaf order."""
     return list(checkpoint.describe(shapes(model)))
+
+
+def _check_patterns(field: str, patterns: Sequence[str], names: list[str]) -> None:
+    """Refuse a regular expression that no parameter's path matches."""
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise Refusal(f"{field} has {pattern!r}: no parameter's path matches it; they are such as {names[0]!r}.")
 
 
 def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:

@@ -1,13 +1,17 @@
 """One update, pure: (state, batch) → (state, metrics)."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from lm.batch import Batch
+from lm.growth import Growth
 from lm.objective.base import Forward, Objective
+from lm.train import measures
 from lm.train.state import State
 
 
@@ -17,27 +21,30 @@ def make_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     seed: int,
-    accumulate: int,
+    section: Any,
 ) -> Callable[[State, Batch], tuple[State, dict]]:
-    """Return the step. Its metrics are scalars on the device:
+    """Return the step; `section` is config.train. Its metrics are scalars on the device:
 
     loss: mean over the batch's weights, nats per token. grad_norm: of the mean gradient, before clipping.
     learning_rate: the one applied. skipped: steps so far that changed nothing. non_finite: −1, or the index of
     the first parameter (in `trees.paths` order) whose gradient is not finite; len(params) means the loss.
+    And what train.noise_scale and train.group_norms add, see `measures`.
     """
 
     def sums(params, batch, key):
         total, weight, _ = objective.loss(forward, params, batch, key)
         return total, weight
 
-    gradient = jax.value_and_grad(sums, has_aux=True)
+    def gradient(params, batch, key):
+        (total, weight), by_params = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
+        return total, weight, by_params, measures.micro_batch(weight, by_params) if section.noise_scale else None
 
     def step(state: State, batch: Batch) -> tuple[State, dict]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if accumulate == 1:
-            (total, weight), by_params = gradient(state.params, batch, key)
+        if section.accumulate == 1:
+            total, weight, by_params, parts = gradient(state.params, batch, key)
         else:
-            total, weight, by_params = _accumulated(gradient, state.params, batch, key, accumulate)
+            total, weight, by_params, parts = _accumulated(gradient, state, batch, key, section)
         weight = jnp.maximum(weight, 1)
         loss = total / weight
         by_params = jax.tree.map(lambda leaf: leaf / weight.astype(leaf.dtype), by_params)
@@ -54,30 +61,54 @@ def make_step(
             "skipped": state.skipped + ~is_good,
             "non_finite": jnp.where(is_good, -1, jnp.argmax(is_bad)),
         }
+        if section.noise_scale:
+            metrics |= measures.noise(parts, squares.sum(), weight, section.accumulate)
+        metrics |= measures.group_norms(section.group_norms, state.params, by_params, updates)
+        ema = state.ema
+        if section.ema:
+            count = state.step - state.skipped + 1
+            ema = jax.tree.map(keep, _followed(ema, params, section.ema, count), ema)
         state = State(
             step=state.step + 1,
             params=jax.tree.map(keep, params, state.params),
             opt_state=jax.tree.map(keep, opt_state, state.opt_state),
             skipped=metrics["skipped"],
+            ema=ema,
         )
         return state, metrics
 
     return step
 
 
-def _accumulated(gradient, params, batch, key, count):
-    """Return (sum of losses, sum of weights, sum of gradients) over `count` micro-batches, one after another.
+def _followed(ema, params, decay, count):
+    """Return the average of the weights after each of `count` steps, the last counting most.
 
-    A micro-batch takes every count-th row, so that each device keeps the rows it has.
+    Adam's bias-corrected average (Kingma & Ba 2015, arXiv 1412.6980, §3) as a recursion: the first weights, random,
+    have no part in it.
     """
+    share = jnp.expm1(math.log(decay)) / jnp.expm1(count * math.log(decay))  # (1 − decay) / (1 − decay^count)
+    return optax.incremental_update(params, ema, share)
+
+
+def _accumulated(gradient, state, batch, key, section):
+    """Return what `gradient` does, summed over micro-batches, one after another.
+
+    A micro-batch takes every count-th row, so that each device keeps the rows it has. During a batch warm-up those
+    that take no part yet are not computed.
+    """
+    count = section.accumulate
     cut = lambda field: jnp.moveaxis(field.reshape(-1, count, *field.shape[1:]), 1, 0)
+    parts = Batch(*map(cut, batch))
 
     def body(sums, inputs):
         index, micro_batch = inputs
-        (total, weight), by_params = gradient(params, micro_batch, jax.random.fold_in(key, index))
-        return jax.tree.map(jnp.add, sums, (total, weight, by_params)), None
+        return jax.tree.map(jnp.add, sums, gradient(state.params, micro_batch, jax.random.fold_in(key, index))), None
 
-    first = jax.eval_shape(gradient, params, jax.tree.map(lambda field: field[: field.shape[0] // count], batch), key)
-    (total, weight), by_params = first
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (total, weight, by_params))
-    return jax.lax.scan(body, zeros, (jnp.arange(count), Batch(*map(cut, batch))))[0]
+    shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda field: field[0], parts), key)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    if not section.batch_warmup_steps:
+        return jax.lax.scan(body, zeros, (jnp.arange(count), parts))[0]
+    joins = Growth(count, count, section.batch_warmup_steps).joins
+    joined = jnp.sum(jnp.asarray(joins) <= state.step)
+    part = lambda index: jax.tree.map(lambda field: field[index], parts)
+    return jax.lax.fori_loop(0, joined, lambda index, sums: body(sums, (index, part(index)))[0], zeros)

@@ -1,4 +1,4 @@
-"""A PLACE (a workdir, or workdir@STEP) in; the Bundle that generation and evaluation work on out."""
+"""A PLACE (a workdir or workdir@STEP, with :raw or not) in; the Bundle that generation and evaluation work on out."""
 
 import sys
 from collections.abc import Callable
@@ -35,14 +35,16 @@ def open_place(place: str, say: Callable[[str], None] = lambda words: print(word
     """Return the Bundle of a workdir's newest checkpoint that is as written, or of the step named.
 
     Args:
-      place: `DIR` or `DIR@STEP`.
+      place: `DIR` or `DIR@STEP`; behind either, `:raw` asks for the weights that the optimizer moves where the run
+        also kept averaged ones.
       say: receives what was found damaged.
 
     Raises:
       Refusal: nothing to open there, or the step named is damaged.
     """
-    name, at, number = place.rpartition("@")
-    folder, step = (Path(name), int(number)) if at and number.isdigit() else (Path(place), None)
+    plain = place.removesuffix(":raw")
+    name, at, number = plain.rpartition("@")
+    folder, step = (Path(name), int(number)) if at and number.isdigit() else (Path(plain), None)
     if not (folder / workdir.CONFIG).is_file():
         raise Refusal(f"{str(folder)!r} is not a workdir: it has no {workdir.CONFIG}; name the --workdir of a run.")
     config = resolve(from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")))
@@ -59,5 +61,6 @@ def open_place(place: str, say: Callable[[str], None] = lambda words: print(word
     model = Transformer(config.model)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes(model))
-    params = checkpoint.restore(checkpoints / str(step), "params", template)
+    is_averaged = plain == place and "averaged" in checkpoint.meta(checkpoints, step)["leaves"]
+    params = checkpoint.restore(checkpoints / str(step), "averaged" if is_averaged else "params", template)
     return Bundle(config, model, params, tokenizer.load(folder / workdir.TOKENIZER))
