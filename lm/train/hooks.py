@@ -1,5 +1,6 @@
 """What happens beside the steps: the log with its guard, validation, samples, checkpoints, a profile."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,9 @@ class Log:
             "seconds": round(self._seconds, 3),
             "skipped": values["skipped"],
         }
-        row |= {name: value for name, value in values.items() if "/" in name}
+        if config.objective.label_smoothing or config.objective.z_loss:
+            row["train/objective"] = values["objective"]
+        row |= {name: value for name, value in values.items() if "/" in name and not math.isnan(value)}
         if facts["peak_flops_per_device"]:
             row["mfu"] = rate * facts["flops_per_token"] / (facts["peak_flops_per_device"] * facts["devices"])
         self._writer.write(number, row)

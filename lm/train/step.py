@@ -1,7 +1,7 @@
 """One update, pure: (state, batch) → (state, metrics)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,48 +22,53 @@ def make_step(
     schedule: optax.Schedule,
     seed: int,
     section: Any,
+    sources: Sequence[str] = (),
 ) -> Callable[[State, Batch], tuple[State, dict]]:
-    """Return the step; `section` is config.train. Its metrics are scalars on the device:
+    """Return the step; `section` is config.train, `sources` names a mixture's parts. Its metrics are scalars:
 
-    loss: mean over the batch's weights, nats per token. grad_norm: of the mean gradient, before clipping.
+    loss: mean of −log p(target) over the batch's weights, nats per token. objective: the same with what the
+    objective adds, which is what the step makes smaller. grad_norm: of the mean gradient, before clipping.
     learning_rate: the one applied. skipped: steps so far that changed nothing. non_finite: −1, or the index of
     the first parameter (in `trees.paths` order) whose gradient is not finite; len(params) means the loss.
-    And what train.noise_scale and train.group_norms add, see `measures`.
+    train/SOURCE/loss: of the rows of a source; not a number where there are none. And what train.noise_scale and
+    train.group_norms add, see `measures`.
     """
 
     def sums(params, batch, key):
-        total, weight, _ = objective.loss(forward, params, batch, key)
-        return total, weight
+        total, weight, rows = objective.loss(forward, params, batch, key)
+        return total, (weight, [_by_source(sums_B, batch.source, max(1, len(sources))) for sums_B in rows])
 
     def gradient(params, batch, key):
-        (total, weight), by_params = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
-        return total, weight, by_params, measures.micro_batch(weight, by_params) if section.noise_scale else None
+        (total, (weight, parts)), by_params = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
+        noise = measures.micro_batch(weight, by_params) if section.noise_scale else None
+        return total, weight, by_params, parts, noise
 
     def step(state: State, batch: Batch) -> tuple[State, dict]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if section.accumulate == 1:
-            total, weight, by_params, parts = gradient(state.params, batch, key)
+            total, weight, by_params, parts, noise = gradient(state.params, batch, key)
         else:
-            total, weight, by_params, parts = _accumulated(gradient, state, batch, key, section)
+            total, weight, by_params, parts, noise = _accumulated(gradient, state, batch, key, section)
         weight = jnp.maximum(weight, 1)
-        loss = total / weight
         by_params = jax.tree.map(lambda leaf: leaf / weight.astype(leaf.dtype), by_params)
         squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(by_params)])
-        is_bad = ~jnp.isfinite(jnp.append(squares, loss))
+        is_bad = ~jnp.isfinite(jnp.append(squares, total))
         is_good = ~is_bad.any()
         updates, opt_state = optimizer.update(by_params, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         keep = lambda new, old: jnp.where(is_good, new, old)
         metrics = {
-            "loss": loss,
+            "loss": parts[0].sum() / weight,
+            "objective": total / weight,
             "learning_rate": schedule(state.step - state.skipped),
             "grad_norm": jnp.sqrt(squares.sum()),
             "skipped": state.skipped + ~is_good,
             "non_finite": jnp.where(is_good, -1, jnp.argmax(is_bad)),
         }
         if section.noise_scale:
-            metrics |= measures.noise(parts, squares.sum(), weight, section.accumulate)
+            metrics |= measures.noise(noise, squares.sum(), weight, section.accumulate)
         metrics |= measures.group_norms(section.group_norms, state.params, by_params, updates)
+        metrics |= {f"train/{name}/loss": parts[0][part] / parts[1][part] for part, name in enumerate(sources)}
         ema = state.ema
         if section.ema:
             count = state.step - state.skipped + 1
@@ -78,6 +83,11 @@ def make_step(
         return state, metrics
 
     return step
+
+
+def _by_source(sums_B, source_B, count):
+    """Return the sums of each source's rows, `(count,)`."""
+    return jnp.sum(jnp.where(source_B[None] == jnp.arange(count)[:, None], sums_B[None], 0), axis=1)
 
 
 def _followed(ema, params, decay, count):
