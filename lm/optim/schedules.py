@@ -40,10 +40,10 @@ def _cosine_restarts(section, steps):
     return optax.join_schedules(cycles, ends[1:-1])
 
 
-def _points(section, steps):
+def _points(section, _):
     """Return the lines through the points, level before the first and after the last."""
-    at, rates = zip(*split(section.points), strict=True)
-    return lambda step: jnp.interp(step, jnp.asarray(at), jnp.asarray(rates))
+    steps, rates = jnp.asarray([(float(step), rate) for step, rate in split(section.points)]).T
+    return lambda step: jnp.interp(step, steps, rates)
 
 
 # Name → (section, steps after warmup) → step since warmup → rate.

@@ -14,7 +14,7 @@ ROWS = PartitionSpec(("data", "fsdp"))
 # First match wins. The width of every matrix is split along fsdp; stacked layers lead with their own axis.
 # Moments have the paths of their parameters behind their own, so that the same rules hold for them.
 PARAMETERS = (
-    (r"/(v|v_row|v_col)/", PartitionSpec()),  # factored second moments, which are vectors
+    (r"opt_state/.*/(v|v_row|v_col)/", PartitionSpec()),  # factored second moments, which are vectors
     (r"decoder/block/.*(query|key|value|in|gate)/kernel$", PartitionSpec(None, "fsdp")),
     (r"decoder/block/attention/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
     (r"decoder/block/feedforward/out/kernel$", PartitionSpec(None, None, "fsdp")),

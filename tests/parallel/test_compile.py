@@ -1,15 +1,21 @@
 """The same losses on every mesh."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 
 from lm import trees
+from lm.batch import Batch
 from lm.families.catalog import FAMILIES
+from lm.objective.base import Objective
+from lm.optim import build
 from lm.parallel import compile as compiling
 from lm.parallel import rules
 from lm.parallel.mesh import AXES, make_mesh
+from lm.train import state as states
+from lm.train.step import make_step
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,51 @@ def test_losses_are_those_of_one_device(tiny, train, single, data, fsdp):
         assert len(leaf.addressable_shards) == 8
         share = fsdp if path.endswith(("kernel", "embed/embedding")) else 1
         assert leaf.addressable_shards[0].data.size * share == leaf.size, path
+
+
+LEAVES = {
+    "embed": {"embedding": (16, 6)},
+    "decoder": {
+        "norm": {"scale": (6,)},
+        "block": {
+            "attention": {
+                "query": {"kernel": (2, 6, 2, 5), "bias": (2, 2, 5)},
+                "out": {"kernel": (2, 2, 5, 6)},
+            }
+        },
+    },
+}
+
+
+def _bowl(forward, params, batch, key):
+    """Every row pulls each parameter its own way."""
+    pulls = sum(
+        jnp.sum(batch.weights[:, i].mean() * jnp.sin(leaf + i)) for i, leaf in enumerate(jax.tree.leaves(params))
+    )
+    return pulls * len(batch.weights), batch.weights[:, -1].sum(), {}
+
+
+@pytest.mark.parametrize("name", ["adafactor", "lamb", "muon", "schedule_free"])
+def test_a_step_of_other_optimizers_is_that_of_one_device(tiny, name):
+    """Those that look at more than one number at a time, or keep weights of their own; and averages of weights."""
+    config = tiny(optimizer__name=name, optimizer__clip=0.5, train__ema=0.0 if name == "schedule_free" else 0.5)
+    optimizer = build.optimizer(config.optimizer, lambda step: 0.1)
+    step = make_step(Objective(None, None, _bowl), None, optimizer, lambda step: 0.1, 0, config.train)
+    generator = np.random.default_rng(0)
+    is_shape = lambda node: isinstance(node, tuple)
+    params = jax.tree.map(lambda shape: jnp.asarray(generator.normal(size=shape), "float32"), LEAVES, is_leaf=is_shape)
+    batch = Batch(*[generator.normal(size=(8, 6)).astype("float32")] * 5)
+    after = []
+    for data, fsdp in ((1, 1), (4, 2)):
+        mesh = Mesh(np.asarray(jax.devices()[: data * fsdp]).reshape(data, fsdp), AXES)
+        state = compiling.initialise(lambda: states.create(params, optimizer, config.train.ema > 0), mesh)
+        compiled = compiling.compile_step(step, state, mesh)
+        for _ in range(2):
+            state, _ = compiled(state, jax.device_put(batch, rules.rows(mesh)))
+        after.append(state)
+    assert after[1].params["embed"]["embedding"].addressable_shards[0].data.shape == (16, 3)
+    for path, one, other in zip(trees.paths(after[0]), *map(jax.tree.leaves, after), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=path)
 
 
 def test_state_before_the_first_step_does_not_depend_on_the_mesh(tiny, assembled):

@@ -6,6 +6,7 @@ import pytest
 
 from lm import trees
 from lm.families.catalog import FAMILIES
+from lm.optim.optimizers import OPTIMIZERS
 from lm.parallel import rules
 from lm.parallel.mesh import make_mesh
 from lm.refusal import Refusal
@@ -30,6 +31,26 @@ def test_every_matrix_is_split_along_its_width(tiny, assembled, mesh, family):
         matrices += is_matrix and expected != leaf.shape
     named = [path for path in trees.paths(state.params) if path.endswith(("kernel", "embed/embedding"))]
     assert matrices == 3 * len(named)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_of_every_optimizer_has_its_place(tiny, assembled, name):
+    """Where a leaf has the shape of its parameter, it is laid out as that is; everything else is whole."""
+    mesh = make_mesh(ml_collections.ConfigDict({"data": 4, "fsdp": 2}), 8, 1)
+    ema = 0.0 if name == "schedule_free" else 0.5
+    state = jax.eval_shape(assembled(tiny(optimizer__name=name, train__ema=ema))[0])
+    shardings = dict(zip(trees.paths(state), jax.tree.leaves(rules.shardings(state, mesh)), strict=True))
+    params = {path.removeprefix("params/"): sharding for path, sharding in shardings.items() if path[:7] == "params/"}
+    shapes = dict(zip(trees.paths(state.params), (leaf.shape for leaf in jax.tree.leaves(state.params)), strict=True))
+    found = 0
+    for path, leaf in zip(trees.paths(state), jax.tree.leaves(state), strict=True):
+        name = next((name for name in params if path.endswith("/" + name)), None)
+        if name and leaf.shape == shapes[name]:
+            assert shardings[path].spec == params[name].spec, path
+            found += shardings[path].shard_shape(leaf.shape) != leaf.shape
+        else:
+            assert shardings[path].shard_shape(leaf.shape) == leaf.shape, path
+    assert found >= 2 * sum(path.endswith("kernel") for path in params)
 
 
 def test_widths_that_do_not_divide_are_named(tiny, assembled, mesh):

@@ -10,6 +10,7 @@ import pytest
 
 from lm import trees
 from lm.batch import Batch
+from lm.config import defaults
 from lm.objective.base import Objective
 from lm.train import state as states
 from lm.train.step import make_step
@@ -29,13 +30,15 @@ def _toy_loss(forward, params, batch, key):
 
 
 @functools.cache
-def _toy(accumulate):
+def _toy(accumulate=1, **fields):
+    section = defaults("train")
+    section.update({"accumulate": accumulate} | fields)
     objective = Objective(lambda context: context, None, _toy_loss)
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     optimizer = optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(schedule))
     params = {"a": jnp.arange(1.0, 4.0), "b": {"c": jnp.full((2, 2), 0.5), "d": jnp.full(5, -2.0)}}
-    step = jax.jit(make_step(objective, None, optimizer, schedule, 7, accumulate))
-    return states.create(params, optimizer), step
+    step = jax.jit(make_step(objective, None, optimizer, schedule, 7, section))
+    return states.create(params, optimizer, is_averaged=section.ema > 0), step
 
 
 def _factors(*rows):
@@ -77,6 +80,42 @@ def test_non_finite_changes_nothing_and_is_named(accumulate, bad, place):
     assert _bits(again.params) == _bits(straight.params) != _bits(state.params)
     np.testing.assert_allclose(metrics["learning_rate"], 0.09, rtol=1e-6)
     assert metrics["non_finite"] == -1 and metrics["skipped"] == 1
+
+
+def test_the_average_is_of_the_weights_after_good_steps():
+    """Weights w1, w2, …: Σ decay^(n − i) wi / Σ decay^(n − i)."""
+    state, step = _toy(ema=0.75)
+    spoiled = (np.nan, *FINE[1:])
+    weights = []
+    for rows in ((FINE, FINE), (FINE, spoiled), (spoiled, FINE), ((1, 0, 5, 0, 1, 0), FINE), (FINE, FINE)):
+        before, (state, metrics) = state, step(state, _factors(*rows))
+        if metrics["non_finite"] == -1:
+            weights.append(state.params)
+        else:
+            assert _bits(state.ema) == _bits(before.ema)
+        powers = 0.75 ** np.arange(len(weights))[::-1]
+        for ema, *each in zip(*(jax.tree.leaves(tree) for tree in (state.ema, *weights)), strict=True):
+            expected = np.tensordot(powers / powers.sum(), np.asarray(each, np.float64), 1)
+            np.testing.assert_allclose(ema, expected, rtol=1e-6)
+    assert len(weights) == 3 and states.evaluated(state) is state.ema
+    plain, _ = _toy()
+    assert plain.ema is None and states.evaluated(plain) is plain.params
+
+
+def test_micro_batches_join_one_after_another():
+    """Of 4 micro-batches in 8 rows, 1, 1, 2, 3 and 4 are computed; what the others hold does not matter."""
+    state, step = _toy(4, batch_warmup_steps=4)
+    for number, joined in enumerate((1, 1, 2, 3, 4, 4)):
+        rows = np.random.default_rng(number).uniform(1, 2, (8, 6))
+        is_in = np.arange(8) % 4 < joined
+        rows[:, 5] = 0
+        before = state._replace(step=jnp.int32(number))
+        after, metrics = step(before, _factors(*np.where(is_in[:, None], rows, np.nan)))
+        whole, expected = _toy(1)[1](before, _factors(*(rows * is_in[:, None])))
+        for name, value in expected.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+        for one, other in zip(jax.tree.leaves(after.params), jax.tree.leaves(whole.params), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_a_batch_without_weight_is_not_divided_by_zero():

@@ -1,0 +1,104 @@
+"""A run as the loop gets it: growing batches, averaged weights, measurements, and what a restore brings back."""
+
+import contextlib
+import io
+import random
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm import checkpoint, metrics, trees, workdir
+from lm.config.files import to_json
+from lm.optim import build
+from lm.refusal import Refusal
+from lm.train import hooks
+from lm.train import state as states
+from lm.train.setup import parameter_names, setup
+from lm.weights.place import open_place
+
+
+@pytest.fixture(scope="module")
+def settled(tiny, tmp_path_factory):
+    """Return a function: folder and overrides → a run over a small text, its batches 16 rows in 2 micro-batches."""
+    folder = tmp_path_factory.mktemp("text")
+    draw = random.Random(3)
+    (folder / "text.txt").write_text(" ".join("".join(draw.choices("abcdefgh", k=4)) for _ in range(900)))
+    sizes = {
+        "data__batch_size": 16,
+        "train__accumulate": 2,
+        "model__layers": 1,
+        "train__steps": 6,
+        "train__log_every": 1,
+    }
+    source = {"data__source": f"files:{folder}/text.txt", "data__store": f"{folder}/store", "data__tokenizer": "char"}
+    return lambda place, **fields: setup(tiny(**sizes, **source, **fields), place, lambda words: None)
+
+
+def _same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def test_a_run_with_everything_on(settled, tmp_path):
+    """Four steps: micro-batches 1, 1, 1 and 2; then what is logged, saved, opened and restored."""
+    run = settled(tmp_path, train__batch_warmup_steps=3, train__ema=0.8, train__group_norms=("kernel$",))
+    plain = np.concatenate([settled(tmp_path).batch(k).inputs for k in range(3)])
+    progress = metrics.Progress(0, 6, io.StringIO())
+    writer, saver = metrics.Writer(tmp_path, 0), checkpoint.Saver(tmp_path / workdir.CHECKPOINTS, 2, 0, progress.say)
+    with contextlib.closing(writer), contextlib.closing(saver), contextlib.closing(progress):
+        state = run.create()
+        log = hooks.Log(run, parameter_names(run.bundle(state).model), writer, progress, 0, 0.0)
+        for number in range(4):
+            batch = run.batch(number)
+            joined = 1 if number < 3 else 2
+            rows = np.asarray(batch.inputs).reshape(8, 2, -1)[:, :joined].reshape(8 * joined, -1)
+            assert np.array_equal(rows, plain[8 * number :][: 8 * joined])
+            assert np.asarray(batch.weights).reshape(8, 2, -1)[:, joined:].sum() == 0
+            state, values = run.step(state, batch)
+            log(number + 1, state, values)
+        hooks.Saving(saver, run, log, writer, lambda number: None)(4, state)
+    rows = {(row.step, row.name): row.value for row in metrics.read(tmp_path / workdir.METRICS)}
+    assert [rows[step, "tokens"] for step in (1, 2, 3, 4)] == [13 * count for count in (8, 16, 24, 40)]
+    assert rows[2, "update_norm/kernel$"] > 0 and rows[2, "grad_norm/kernel$"] < rows[2, "grad_norm"]
+
+    assert not _same(state.params, state.ema) and states.evaluated(state) is state.ema
+    assert _same(run.restore(4), state) and run.restore(4).ema is not None
+    workdir.write(tmp_path / workdir.CONFIG, to_json(run.config))
+    run.store.tokenizer.save(tmp_path / workdir.TOKENIZER)
+    for place, wanted in (("", state.ema), ("@4", state.ema), (":raw", state.params), ("@4:raw", state.params)):
+        assert _same(open_place(f"{tmp_path}{place}").params, wanted), place
+    assert _same(run.bundle(state).params, state.ema)
+
+
+def test_schedule_free_saves_what_is_to_be_evaluated(tiny, tmp_path):
+    optimizer = build.optimizer(tiny(optimizer__name="schedule_free").optimizer, lambda step: 0.1)
+    state = states.create({"head": {"kernel": jnp.ones((3, 2))}}, optimizer)
+    state = state._replace(params={"head": {"kernel": jnp.full((3, 2), 1.9)}})  # y = 0.1 z + 0.9 x of z = 1: x = 2
+    saver = checkpoint.Saver(tmp_path, 1, 0, lambda words: None)
+    run, log = SimpleNamespace(store=SimpleNamespace(fingerprint="")), SimpleNamespace(paused=contextlib.nullcontext)
+    hooks.Saving(saver, run, log, SimpleNamespace(sync=lambda: None), lambda number: None)(1, state)
+    saver.close()
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), state.params)
+    for item, value in (("averaged", 2.0), ("params", 1.9)):
+        np.testing.assert_allclose(checkpoint.restore(tmp_path / "1", item, like)["head"]["kernel"], value, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"optimizer__rates": ("block=0.5", "blokc=0")}, "optimizer.rates has 'blokc'"),
+        ({"train__group_norms": ("kernel$", "^scale$")}, "train.group_norms has '^scale$'"),
+    ],
+)
+def test_a_pattern_that_matches_no_parameter_is_refused(settled, tmp_path, fields, words):
+    with pytest.raises(Refusal) as refusal:
+        settled(tmp_path, **fields)
+    assert words in str(refusal.value) and "no parameter's path matches it" in str(refusal.value)
+
+
+def test_without_an_average_there_is_one_set_of_weights(settled, tmp_path):
+    state = jax.eval_shape(settled(tmp_path).create)
+    assert state.ema is None and "ema" not in {path.split("/")[0] for path in trees.paths(state)}
