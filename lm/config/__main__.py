@@ -1,6 +1,8 @@
 """Print every field of a config with its default, type, range, mark and meaning, in Markdown.
 
-python -m lm.config > docs/config.md
+    python -m lm.config > docs/config.md
+
+The page is of the schema as it stands; a test holds docs/config.md equal to it.
 """
 
 from lm import command
