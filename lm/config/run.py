@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lm.config.field import ANY_TEXT, FREE, HORIZON, Field, Rule, above, at_least, one_of, within
+from lm.config.field import ANY_TEXT, FREE, HORIZON, Field, Rule, above, any_of, at_least, one_of, within
 from lm.refusal import Refusal
 
 FIELDS = {
@@ -16,6 +16,16 @@ FIELDS = {
     ),
     "train.accumulate": Field(1, "micro-batches that a step's batch is computed in", at_least(1)),
     "train.log_every": Field(10, "steps between rows of metrics.jsonl", at_least(1), FREE),
+    "train.mirrors": Field(
+        ("tensorboard",),
+        "where the rows go too; () for nowhere",
+        any_of(
+            tensorboard="event files in WORKDIR/tensorboard",
+            wandb="a run of the project lm of Weights & Biases: pip install 'lm[wandb]'; its WANDB_MODE is obeyed",
+        ),
+        FREE,
+        element=str,
+    ),
     "train.evaluate_every": Field(
         500, "steps between full passes over the validation text; 0: at the end", at_least(0), FREE
     ),
