@@ -10,20 +10,25 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from lm.config import schema
+from lm.config import reference, schema
 from lm.config.files import check_flag_names
 from lm.refusal import Refusal, nearest
 
 USAGE_EXIT = 2
 
+flags.disclaim_key_flags()  # a flag that is defined here is the door's that asked for it, so its help lists it
 
-def run(main: Callable[[], int | None], description: str | None, sections: tuple[str, ...] = ()) -> None:
+
+def run(
+    main: Callable[..., int | None], description: str | None, sections: tuple[str, ...] = (), takes: str = ""
+) -> None:
     """Parse the flags, call `main`, exit with its status; a Refusal becomes its sentence and exit 2.
 
     Args:
-      main: the command, without arguments.
+      main: the command; its arguments are those of the command line that are no flags.
       description: its help: what it does, and an example.
       sections: sections of the schema whose fields the help lists; "" is all.
+      takes: what an argument that is no flag stands for, of which there must be one at least; "": none is allowed.
     """
 
     def parse(arguments: list[str]) -> list[str]:
@@ -34,8 +39,10 @@ def run(main: Callable[[], int | None], description: str | None, sections: tuple
         try:
             check_flag_names(arguments[1:])
             rest = flags.FLAGS(arguments)
-            if rest[1:]:
+            if rest[1:] and not takes:
                 raise Refusal(f"{rest[1]!r} is not a flag; see --help.")
+            if takes and not rest[1:]:
+                raise Refusal(f"name at least one {takes}; see --help.")
             return rest
         except Refusal as refusal:
             _fail(str(refusal))
@@ -43,10 +50,10 @@ def run(main: Callable[[], int | None], description: str | None, sections: tuple
             _fail(_sentence(error))
         return []
 
-    def call(_: list[str]) -> int | None:
+    def call(arguments: list[str]) -> int | None:
         logging.set_verbosity(logging.WARNING)  # what libraries tell each other is not for the user
         try:
-            return main()
+            return main(*arguments[1:])
         except Refusal as refusal:
             _fail(str(refusal))
         except KeyboardInterrupt:
@@ -102,17 +109,14 @@ def _fail(sentence: str) -> None:
 
 
 def _help(description: str, sections: tuple[str, ...]) -> str:
-    lines = [textwrap.dedent(description).strip(), "", "flags:"]
-    for flag in sorted(flags.FLAGS.flags_by_module_dict().get(sys.argv[0], []), key=lambda flag: flag.name):
+    lines = [textwrap.dedent(description).strip()]
+    found = sorted(flags.FLAGS.flags_by_module_dict().get(sys.argv[0], []), key=lambda flag: flag.name)
+    lines += ["", "flags:"] if found else []
+    for flag in found:
         default = "" if flag.default in (None, "") else f" (default {flag.default})"
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     shown = [name for name in schema.FIELDS if any(name.startswith(section) for section in sections)]
     if shown:
         prefix = "" if sections == ("sample.",) else "config."
-        lines += ["", "fields:"]
-        for name in shown:
-            field = schema.FIELDS[name]
-            default = "derived" if field.default is None else repr(field.default)
-            lines.append(f"  --{prefix}{name}={default}")
-            lines.append(f"      {field.meaning}; {field.rule.words}")
+        lines += ["", "fields:", *reference.help_lines(shown, prefix)]
     return "\n".join(lines)

@@ -1,16 +1,17 @@
-"""Rows (step, name, value): written to metrics.jsonl, mirrored to TensorBoard, read back; and progress for people."""
+"""Rows (step, name, value): written to metrics.jsonl and its mirrors, read back; and progress for people."""
 
 import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import tqdm
 
 from lm import workdir
+from lm.mirrors import Mirrors
 
 
 class Row(NamedTuple):
@@ -41,26 +42,23 @@ def _lines(path: Path) -> Iterator[dict[str, float]]:
 
 
 class Writer:
-    """Appends rows to a workdir's metrics.jsonl and mirrors them to its TensorBoard folder.
+    """Appends rows to a workdir's metrics.jsonl and to the mirrors named; `say` is told of one that fails.
 
     Rows after `step` are dropped first: a resumed run writes them again.
     """
 
-    def __init__(self, folder: Path, step: int):
+    def __init__(self, folder: Path, step: int, mirrors: Sequence[str] = (), say: Callable[[str], None] = print):
         path = folder / workdir.METRICS
         kept = [values for values in _lines(path) if values["step"] <= step]
         workdir.write(path, "".join(json.dumps(values) + "\n" for values in kept))
         self._file = open(path, "a", encoding="utf-8")
-        from tensorboardX import SummaryWriter  # a second to import, so not before it is needed
-
-        self._mirror = SummaryWriter(str(folder / workdir.TENSORBOARD), purge_step=step + 1, flush_secs=30)
+        self._mirrors = Mirrors(mirrors, folder, step, say)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line: the values of one step."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._mirror.add_scalar(name, value, step)
+        self._mirrors.write(step, values)
 
     def sync(self) -> None:
         """Make what was written survive a crash of the machine."""
@@ -68,10 +66,10 @@ class Writer:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Sync and close both."""
+        """Sync and close all."""
         self.sync()
         self._file.close()
-        self._mirror.close()
+        self._mirrors.close()
 
 
 class Progress:

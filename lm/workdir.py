@@ -21,6 +21,7 @@ TOKENIZER = "tokenizer"
 CHECKPOINTS = "checkpoints"
 PROFILE = "profile"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"  # W&B itself names its folder so
 LOCK = "lock"
 
 _HEARTBEAT = 5.0  # seconds between signs of life

@@ -12,7 +12,20 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "lm").rglob("*.py"))
 
 FLOORS = {
-    1: ["batch", "command", "config", "costs", "families", "growth", "metrics", "refusal", "text", "trees", "workdir"],
+    1: [
+        "batch",
+        "command",
+        "config",
+        "costs",
+        "families",
+        "growth",
+        "metrics",
+        "mirrors",
+        "refusal",
+        "text",
+        "trees",
+        "workdir",
+    ],
     2: ["checkpoint", "data", "model", "objective", "optim", "parallel", "report"],
     3: ["weights"],
     4: ["generate"],
@@ -89,6 +102,7 @@ def test_outside_depends_inward():
 def test_catalogs_say_what_the_schema_says():
     from lm.data.catalog import SOURCES
     from lm.families.catalog import FAMILIES
+    from lm.mirrors import MIRRORS
     from lm.model.block import WIRINGS
     from lm.model.feedforward import ACTIVATIONS
     from lm.model.init import INITS
@@ -112,10 +126,12 @@ def test_catalogs_say_what_the_schema_says():
         "optimizer.name": set(OPTIMIZERS),
         "schedule.name": set(SHAPES),
         "schedule.decay_shape": set(DECAYS),
+        "train.mirrors": set(MIRRORS),
     }
     for name, keys in catalogs.items():
         assert set(schema.FIELDS[name].rule.choices) == keys, name
-        assert all(schema.FIELDS[name].rule.holds(key) for key in keys)
+        in_type = lambda name, key: (key,) if schema.FIELDS[name].type is tuple else key
+        assert all(schema.FIELDS[name].rule.holds(in_type(name, key)) for key in keys)
     kinds = lambda name: {choice.partition(":")[0] for choice in schema.FIELDS[name].rule.choices}
     assert kinds("data.source") == set(SOURCES) and kinds("data.tokenizer") == set(KINDS)
 

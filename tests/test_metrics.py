@@ -2,27 +2,11 @@
 
 import io
 import math
-import struct
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from lm import metrics, workdir
 from lm.metrics import Row
-
-
-def events(folder):
-    """Return (step, name, value) of all scalars in a TensorBoard folder."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        start = 0
-        while start < len(data):  # length, its checksum, event, its checksum
-            (length,) = struct.unpack_from("<Q", data, start)
-            event = Event.FromString(data[start + 12 : start + 12 + length])
-            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-            start += length + 16
-    return found
 
 
 def test_rows_are_read_as_written(tmp_path):
@@ -68,18 +52,6 @@ def test_a_resumed_writer_drops_the_rows_after_its_step(tmp_path):
     second.write(7, {"loss": -7.0})
     second.close()
     assert [(row.step, row.value) for row in metrics.read(tmp_path / workdir.METRICS)] == [(3, 3), (5, 5), (7, -7)]
-
-
-def test_rows_are_mirrored_to_tensorboard(tmp_path):
-    writer = metrics.Writer(tmp_path, 0)
-    writer.write(3, {"train/loss": 7.5})
-    writer.write(5, {"train/loss": 2.25, "tokens": 91})
-    writer.close()
-    assert events(tmp_path / workdir.TENSORBOARD) == [
-        (3, "train/loss", 7.5),
-        (5, "train/loss", 2.25),
-        (5, "tokens", 91),
-    ]
 
 
 @pytest.mark.parametrize(

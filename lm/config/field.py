@@ -54,6 +54,12 @@ def one_of(**choices: str) -> Rule:
     return Rule("one of " + ", ".join(choices), lambda value: value in choices, choices)
 
 
+def any_of(**choices: str) -> Rule:
+    """Return the rule of a tuple of choices, none of them twice."""
+    is_some = lambda values: set(values) <= set(choices) and len(set(values)) == len(values)
+    return Rule("any of " + ", ".join(choices) + "; none twice", is_some, choices)
+
+
 def spelled(pattern: str, words: str = "", **choices: str) -> Rule:
     """Return the rule of a text that matches a pattern; `words` say so, or the choices (`name`, or `name:REST`)."""
     *others, last = choices or [""]

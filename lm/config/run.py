@@ -13,6 +13,7 @@ from lm.config.field import (
     Rule,
     above,
     all_regex,
+    any_of,
     at_least,
     fraction,
     one_of,
@@ -44,6 +45,16 @@ FIELDS = {
         element=str,
     ),
     "train.log_every": Field(10, "steps between rows of metrics.jsonl", at_least(1), FREE),
+    "train.mirrors": Field(
+        ("tensorboard",),
+        "where the rows go too; () for nowhere",
+        any_of(
+            tensorboard="event files in WORKDIR/tensorboard",
+            wandb="a run of the project lm of Weights & Biases: pip install 'lm[wandb]'; its WANDB_MODE is obeyed",
+        ),
+        FREE,
+        element=str,
+    ),
     "train.evaluate_every": Field(
         500, "steps between full passes over the validation text; 0: at the end", at_least(0), FREE
     ),

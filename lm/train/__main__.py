@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lm import command, workdir
+from lm import command, mirrors, workdir
 from lm.config.field import IDENTITY
 from lm.config.files import from_json, to_json
 from lm.config.resolve import differences, resolve
@@ -55,6 +55,7 @@ def main() -> int:
     if folder.exists() and not folder.is_dir():
         raise Refusal(f"--workdir {str(folder)!r} is a file; name a folder.")
     _check_identity(config, folder)
+    mirrors.check(config.train.mirrors)
     stop = Stop()
     with workdir.lock(folder / workdir.LOCK, f"the workdir {folder}"):
         return _train(config, folder, stop)
@@ -112,8 +113,8 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     hooks.keep_samples(folder / workdir.SAMPLES, start)
     say(_opening(run, start))
 
-    writer = metrics.Writer(folder, start)
     progress = metrics.Progress(start, steps)
+    writer = metrics.Writer(folder, start, section.mirrors, progress.say)
     saver = checkpoint.Saver(folder / workdir.CHECKPOINTS, section.keep_latest, section.keep_best, progress.say)
     log = hooks.Log(run, parameter_names(run.bundle(state).model), writer, progress, start, seconds)
     text_bytes = run.store.valid.bytes

@@ -77,7 +77,7 @@ def _bowl(forward, params, batch, key):
     pulls = sum(
         jnp.sum(batch.weights[:, i].mean() * jnp.sin(leaf + i)) for i, leaf in enumerate(jax.tree.leaves(params))
     )
-    return pulls * len(batch.weights), batch.weights[:, -1].sum(), {}
+    return pulls * len(batch.weights), batch.weights[:, -1].sum(), (batch.weights[:, 0], batch.weights[:, 1])
 
 
 @pytest.mark.parametrize("name", ["adafactor", "lamb", "muon", "schedule_free"])
@@ -89,7 +89,7 @@ def test_a_step_of_other_optimizers_is_that_of_one_device(tiny, name):
     generator = np.random.default_rng(0)
     is_shape = lambda node: isinstance(node, tuple)
     params = jax.tree.map(lambda shape: jnp.asarray(generator.normal(size=shape), "float32"), LEAVES, is_leaf=is_shape)
-    batch = Batch(*[generator.normal(size=(8, 6)).astype("float32")] * 5)
+    batch = Batch(*[generator.normal(size=(8, 6)).astype("float32")] * 5, np.zeros(8, "int32"))
     after = []
     for data, fsdp in ((1, 1), (4, 2)):
         mesh = Mesh(np.asarray(jax.devices()[: data * fsdp]).reshape(data, fsdp), AXES)

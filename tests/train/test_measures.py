@@ -24,7 +24,11 @@ def _step(**fields):
 
     def loss(forward, params, batch, key):
         gradients, weights = batch.weights[:, :5], batch.weights[:, 5]
-        return jnp.sum(gradients * weights[:, None] * params["w"][None]) + params["b"]["c"] ** 2, weights.sum(), {}
+        return (
+            jnp.sum(gradients * weights[:, None] * params["w"][None]) + params["b"]["c"] ** 2,
+            weights.sum(),
+            (weights, weights),
+        )
 
     optimizer = optax.sgd(0.5)
     params = {"w": jnp.zeros(5), "b": {"c": jnp.asarray(3.0)}}
@@ -42,7 +46,7 @@ def test_noise_of_a_known_covariance():
     for _ in range(2000):
         gradients = MEAN + DEVIATIONS * generator.normal(size=(24, 5))
         rows = np.concatenate([gradients, is_text[:, None]], axis=1).astype(np.float32)
-        _, metrics = step(state, Batch(rows, rows, rows, rows, rows))
+        _, metrics = step(state, Batch(*[rows] * 5, np.zeros(len(rows), np.int32)))
         found.append([metrics[f"noise/{name}"] for name in ("trace", "square", "scale")])
     trace, square, scale = np.asarray(found, np.float64).T
     np.testing.assert_allclose(scale, trace / square, rtol=1e-3)
@@ -65,7 +69,7 @@ def test_noise_of_micro_batches_of_unequal_weight():
 def test_norms_by_path(accumulate):
     state, step = _step(accumulate=accumulate, group_norms=("w$|c$", "^b/"))
     rows = np.tile(np.float32([1, 2, 0, 0, 2, 1]), (4, 1))
-    metrics = step(state, Batch(rows, rows, rows, rows, rows))[1]
+    metrics = step(state, Batch(*[rows] * 5, np.zeros(len(rows), np.int32)))[1]
     by_c = accumulate * 2 * 3 / 4  # every micro-batch has c² in its sum, the batch a weight of 4
     expected = {"param": (3, 3), "grad": (np.hypot(3, by_c), by_c), "update": (np.hypot(1.5, by_c / 2), by_c / 2)}
     for name, (both, one) in expected.items():
@@ -77,7 +81,7 @@ def test_nothing_is_measured_unasked(equations):
     state, step = _step(accumulate=2)
     asked = _step(accumulate=2, noise_scale=True, group_norms=("w",))[1]
     rows = np.zeros((4, 6), np.float32)
-    batch = Batch(rows, rows, rows, rows, rows)
+    batch = Batch(*[rows] * 5, np.zeros(len(rows), np.int32))
     assert not any("/" in name for name in jax.eval_shape(step, state, batch)[1])
     count = lambda program: sum(1 for _ in equations(program, state, batch))
     assert count(asked) > count(step)

@@ -24,28 +24,29 @@ def _bits(tree):
 # parameters, 3 is added to the loss, 4 is the row's weight, 5 multiplies a random number.
 def _toy_loss(forward, params, batch, key):
     factors = batch.weights
-    squares = sum(factors[:, i].sum() * jnp.sum(leaf**2) for i, leaf in enumerate(jax.tree.leaves(params)))
-    random = jax.random.uniform(key) * factors[:, 5].sum()
-    return squares + factors[:, 3].sum() + random, factors[:, 4].sum(), {}
+    squares_B = sum(factors[:, i] * jnp.sum(leaf**2) for i, leaf in enumerate(jax.tree.leaves(params)))
+    losses_B = squares_B + factors[:, 3] + jax.random.uniform(key) * factors[:, 5]
+    return jnp.sum(losses_B) + EXTRA, factors[:, 4].sum(), (losses_B, factors[:, 4])
 
 
 @functools.cache
-def _toy(accumulate=1, **fields):
+def _toy(accumulate=1, sources=(), **fields):
     section = defaults("train")
     section.update({"accumulate": accumulate} | fields)
     objective = Objective(lambda context: context, None, _toy_loss)
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     optimizer = optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(schedule))
     params = {"a": jnp.arange(1.0, 4.0), "b": {"c": jnp.full((2, 2), 0.5), "d": jnp.full(5, -2.0)}}
-    step = jax.jit(make_step(objective, None, optimizer, schedule, 7, section))
+    step = jax.jit(make_step(objective, None, optimizer, schedule, 7, section, sources))
     return states.create(params, optimizer, is_averaged=section.ema > 0), step
 
 
 def _factors(*rows):
     ids = np.zeros((len(rows), 6), np.int32)
-    return Batch(ids, ids, np.array(rows, np.float32), ids, ids)
+    return Batch(ids, ids, np.array(rows, np.float32), ids, ids, np.arange(len(rows), dtype=np.int32) % 3)
 
 
+EXTRA = 0.25  # what the toy adds to each micro-batch's loss, as label smoothing does
 FINE = (1, 2, 3, 0.5, 4, 0)
 
 
@@ -55,11 +56,30 @@ def test_metrics(accumulate):
     state, metrics = step(state, _factors(FINE, (1, 2, 3, 1.5, 0, 0)))
     loss = (2 * 14 + 4 * 1 + 6 * 20 + 2) / 4
     norm = np.sqrt(4 * 4 * 14 + 16 * 4 * 1 + 4 * 36 * 20) / 4
-    expected = {"loss": loss, "grad_norm": norm, "learning_rate": 0.1, "skipped": 0, "non_finite": -1}
+    objective = loss + EXTRA * accumulate / 4
+    expected = {
+        "loss": loss,
+        "objective": objective,
+        "grad_norm": norm,
+        "learning_rate": 0.1,
+        "skipped": 0,
+        "non_finite": -1,
+    }
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-6, err_msg=name)
     assert state.step == 1 and state.skipped == 0
+
+
+def test_the_parts_of_a_mixture():
+    """Rows are of sources 0, 1, 2, 0; nothing of source 3; source 2 has no weight."""
+    state, step = _toy(2, sources=("a", "b", "c", "d"))
+    rows = [FINE, (1, 2, 3, 1.5, 2, 0), (5, 6, 7, 8, 0, 0), (3, 0, 0, 0.5, 1, 0)]
+    _, metrics = step(state, _factors(*rows))
+    losses = [14 + 2 * 1 + 3 * 20 + 0.5, 14 + 2 * 1 + 3 * 20 + 1.5, 0, 3 * 14 + 0.5]
+    np.testing.assert_allclose(metrics["train/a/loss"], (losses[0] + losses[3]) / 5, rtol=1e-6)
+    np.testing.assert_allclose(metrics["train/b/loss"], losses[1] / 2, rtol=1e-6)
+    assert not np.isfinite(metrics["train/c/loss"]) and np.isnan(metrics["train/d/loss"])
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
