@@ -142,9 +142,8 @@ def test_only_without_positions_the_order_before_is_unseen(tiny, random_params, 
     moved = {}
     for layers in (1, 2) if positions == "none" else (1,):
         model = Transformer(tiny(model__layers=layers, model__positions=positions).model)
-        run = jax.jit(
-            lambda ids, model=model, params=random_params(model): model.apply({"params": params}, ids, places, segments)
-        )
-        moved[layers] = np.abs(run(ids).hidden[0, -1] - run(turned).hidden[0, -1]).max()
+        run, params = jax.jit(model.apply), {"params": random_params(model)}
+        first, second = (run(params, each, places, segments).hidden for each in (ids, turned))
+        moved[layers] = np.abs(first[0, -1] - second[0, -1]).max()
     assert (moved[1] < 1e-5) == (positions == "none")
     assert moved.get(2, 1.0) > 0.01 and (positions == "none" or moved[1] > 0.01)
