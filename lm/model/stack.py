@@ -43,8 +43,9 @@ class Stack(nn.Module):
 
         pattern = tuple(c.windows) or (0,)
         if c.remat != "none":
-            cse = {"prevent_cse": c.unroll == c.layers}
-            layer = jax.checkpoint(layer, policy=REMAT[c.remat], static_argnums=2, **cse)
+            # Only in a loop's body can XLA not find the forward pass again and keep what should be recomputed.
+            is_loop = max(c.unroll, len(pattern)) < c.layers and c.layers % len(pattern) == 0
+            layer = jax.checkpoint(layer, policy=REMAT[c.remat], static_argnums=2, prevent_cse=not is_loop)
         inputs = params, cache, jnp.arange(c.layers), keys
         hidden_BTD, cache = _patterned(layer, hidden_BTD, inputs, pattern, c.layers, c.unroll)
         return hidden_BTD if c.wiring == "post" else NORMS[c.norm](c, name="norm")(hidden_BTD), cache

@@ -32,22 +32,71 @@ def test_cached_rows(slow_attention):
     np.testing.assert_allclose(out, slow_attention(*map(np.asarray, (query, key, value)), allowed), atol=1e-6)
 
 
+def _table(distance_BTS):
+    """Return a bias that tells heads and distances apart, `(B or 1, H, T, S)`."""
+    heads = jnp.arange(6.0)[None, :, None, None]
+    return jnp.cos(0.7 * heads + 1) * distance_BTS[:, None].astype(jnp.float32) / 3
+
+
+OPTIONS = {
+    "bias": {"bias": _table},
+    "soft cap": {"soft_cap": 0.8},
+    "window": {"window": 3},
+    "all": {"bias": _table, "soft_cap": 0.8, "window": 2},
+}
+
+
+def _expected(slow_attention, inputs, places, allowed, bias=None, soft_cap=None, window=None):
+    """Return slow_attention's answer; `places` are those of queries `(B or 1, T)`, keys stand at 0, 1, 2, …"""
+    distance = places[:, :, None] - np.arange(allowed.shape[2])[None, None]
+    if window is not None:
+        allowed = allowed & (distance < window)
+    table = None if bias is None else bias(distance)
+    return slow_attention(*map(np.asarray, inputs), allowed, table, soft_cap)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_options(slow_attention, options):
+    """Packed and cached rows, grouped heads."""
+    extra = {name: value for name, value in options.items() if name != "window"}
+    window = options.get("window")
+    inputs = _draw(7, 7, 6, 2)
+    out = attend.einsum(*inputs, masks.causal(SEGMENTS)._replace(window=window), "float32", **extra)
+    plain = attend.einsum(*inputs, masks.causal(SEGMENTS), "float32")
+    assert np.abs(out - plain).max() > 0.05
+    expected = _expected(slow_attention, inputs, np.arange(7)[None], ALLOWED, **options)
+    np.testing.assert_allclose(out, expected, atol=2e-6)
+    inputs, positions = _draw(3, 11, 6, 2), np.array([[0, 1, 2], [6, 7, 8]])
+    out = attend.einsum(*inputs, masks.cached(positions, 11)._replace(window=window), "float32", **extra)
+    allowed = np.arange(11)[None, None] <= positions[:, :, None]
+    np.testing.assert_allclose(out, _expected(slow_attention, inputs, positions, allowed, **options), atol=2e-6)
+
+
 def test_large_scores_do_not_overflow():
     query, key, value = _draw(7, 7, 6, 2)
     out = attend.einsum(1e4 * query, key, value, masks.causal(SEGMENTS), "float32")
     assert np.isfinite(out).all() and np.abs(out).max() <= np.abs(value).max() + 1e-5
 
 
-def test_gradient_is_the_plain_formulas():
+@pytest.mark.parametrize("options", [{}, OPTIONS["all"]], ids=["plain", "all"])
+def test_gradient_is_the_plain_formulas(options):
     inputs = _draw(7, 7, 6, 2)
+    cap, bias, window = options.get("soft_cap"), options.get("bias"), options.get("window")
+    distance = np.arange(7)[:, None] - np.arange(7)[None]
+    allowed = ALLOWED if window is None else ALLOWED & (distance < window)[None]
     direction = jnp.asarray(np.random.default_rng(1).normal(size=(2, 7, 6, 5)), jnp.float32)
 
     def plain(query, key, value):
         key, value = jnp.repeat(key, 3, axis=2), jnp.repeat(value, 3, axis=2)
-        scores = jnp.where(ALLOWED[:, None], jnp.einsum("bthc,bshc->bhts", query, key) / 5**0.5, -jnp.inf)
+        scores = jnp.einsum("bthc,bshc->bhts", query, key) / 5**0.5
+        scores = scores if cap is None else cap * jnp.tanh(scores / cap)
+        scores = scores if bias is None else scores + bias(distance[None])
+        scores = jnp.where(allowed[:, None], scores, -jnp.inf)
         return jnp.sum(jnp.einsum("bhts,bshc->bthc", jax.nn.softmax(scores), value) * direction)
 
-    ours = lambda *inputs: jnp.sum(attend.einsum(*inputs, masks.causal(SEGMENTS), "float32") * direction)
+    mask = masks.causal(SEGMENTS)._replace(window=window)
+    extra = {name: value for name, value in options.items() if name != "window"}
+    ours = lambda *inputs: jnp.sum(attend.einsum(*inputs, mask, "float32", **extra) * direction)
     for one, other in zip(*(jax.jit(jax.grad(loss, (0, 1, 2)))(*inputs) for loss in (ours, plain)), strict=True):
         assert np.isfinite(one).all() and np.abs(one).max() > 0.1
         np.testing.assert_allclose(one, other, atol=1e-5)

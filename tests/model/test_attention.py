@@ -26,27 +26,74 @@ def _params(section, seed=0):
         for name, count in heads.items():
             params[name]["bias"] = draw(count, head)
         params["out"]["bias"] = draw(width)
+    if section.qk_norm:
+        for name in ("query_norm", "key_norm"):
+            params[name] = {"scale": 1 + draw(head)}
+            if section.norm == "layer" and section.bias:
+                params[name]["bias"] = draw(head)
+    if section.value_embeddings:
+        params["value_scale"] = 1 + draw(section.kv_heads)
     return params
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_written_out(tiny, slow_attention, family):
-    section = tiny(model__family=family, model__head_width=8).model
+def _normalised(x, section, params):
+    """Return x over its last axis normalised, in NumPy; `params` are the norm's."""
+    x = np.asarray(x)
+    if section.norm == "layer":
+        x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(-1, keepdims=True) + section.norm_epsilon)
+    return x * np.asarray(params["scale"]) + np.asarray(params.get("bias", 0.0))
+
+
+CASES = {
+    "gpt2": {"model__family": "gpt2"},
+    "llama": {"model__family": "llama"},
+    "layer norm of heads, soft cap, bias of scores": {
+        "model__family": "gpt2",
+        "model__qk_norm": True,
+        "model__norm_epsilon": 0.1,
+        "model__positions": "alibi",
+        "model__attention_soft_cap": 1.5,
+    },
+    "RMS norm of heads, values by token": {
+        "model__family": "llama",
+        "model__qk_norm": True,
+        "model__value_embeddings": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_written_out(tiny, slow_attention, case):
+    """Norms of queries and keys come before they are turned; what tokens add to values is scaled per head."""
+    section = tiny(**case, model__head_width=8).model
     params = _params(section)
+    slopes = np.array([1 / 4, 1 / 16, 1 / 64, 1 / 256], np.float32)[None, :, None, None]
+    bias = (lambda distance: -slopes * distance[:, None]) if section.positions == "alibi" else None
+    extra = None
+    if section.value_embeddings:
+        extra = np.random.default_rng(2).normal(size=(2, 5, section.kv_heads, 8)).astype(np.float32)
     hidden = np.random.default_rng(1).normal(size=(2, 5, section.width)).astype(np.float32)
-    out, cache = jax.jit(Attention(section, einsum).apply)(
-        {"params": params}, hidden, POSITIONS, masks.causal(SEGMENTS)
-    )
+    mask = masks.causal(SEGMENTS)
+    apply = jax.jit(lambda *arguments: Attention(section, einsum).apply(*arguments, bias=bias, token_values_BTKC=extra))
+    out, cache = apply({"params": params}, hidden, POSITIONS, mask)
     assert cache is None
     project = lambda name: (
         np.einsum("btd,dhc->bthc", hidden, params[name]["kernel"])
         + params[name].get("bias", np.zeros((1, 1)))[None, None]
     )
     query, key, value = map(project, ("query", "key", "value"))
+    if section.qk_norm:
+        query = _normalised(query, section, params["query_norm"])
+        key = _normalised(key, section, params["key_norm"])
+    if extra is not None:
+        value = value + np.asarray(params["value_scale"])[:, None] * extra
     if section.positions == "rotary":
         query, key = (np.asarray(rotate(jnp.asarray(x), POSITIONS, section.rotary_base)) for x in (query, key))
     allowed = np.tril(SEGMENTS[:, :, None] == SEGMENTS[:, None, :])
-    mixed = slow_attention(query, key, value, allowed)
+    distance = np.arange(5)[:, None] - np.arange(5)[None]
+    table = None if bias is None else bias(distance[None])
+    mixed = slow_attention(query, key, value, allowed, table, section.attention_soft_cap or None)
     expected = np.einsum("bthc,hcd->btd", mixed, params["out"]["kernel"]) + np.asarray(
         params["out"].get("bias", np.zeros(1))
     )

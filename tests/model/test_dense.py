@@ -13,7 +13,7 @@ class _Pair(nn.Module):
 
     @nn.compact
     def __call__(self, x, is_together):
-        layers = Dense(self.config, (24,), (4, 6), 0.5, name="a"), Dense(self.config, (24,), (2, 6), 0.5, name="b")
+        layers = Dense(self.config, (24,), (4, 6), name="a"), Dense(self.config, (24,), (2, 6), name="b")
         return together(x, *layers) if is_together else [layer(x) for layer in layers]
 
 
@@ -35,12 +35,14 @@ def test_together_is_separate(tiny, has_bias):
 def test_several_input_axes(tiny):
     section = tiny(model__bias=True).model
     x = np.random.default_rng(0).normal(size=(2, 5, 4, 6)).astype(np.float32)
-    layer = Dense(section, (4, 6), (24,), 0.5)
+    layer = Dense(section, (4, 6), (24,), "out")
     params = jax.tree.map(lambda leaf: leaf + 0.1, layer.init(jax.random.key(0), x)["params"])
     expected = np.einsum("bthc,hcd->btd", x, params["kernel"]) + np.asarray(params["bias"])
     np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-5)
 
 
-def test_initial_kernel_has_the_std_asked_for(tiny):
-    kernel = Dense(tiny().model, (70,), (7, 90), 0.02).init(jax.random.key(0), np.zeros((1, 1, 70)))["params"]["kernel"]
-    assert abs(float(kernel.std()) / 0.02 - 1) < 0.02 and abs(float(kernel.mean())) < 5e-4
+@pytest.mark.parametrize(("role", "deviation"), [("in", 0.02), ("out", 0.02 / 6**0.5)])
+def test_initial_kernel_has_the_deviation_of_its_role(tiny, role, deviation):
+    layer = Dense(tiny().model, (70,), (7, 90), role)
+    kernel = layer.init(jax.random.key(0), np.zeros((1, 1, 70)))["params"]["kernel"]
+    assert abs(float(kernel.std()) / deviation - 1) < 0.02 and abs(float(kernel.mean())) < 5e-4

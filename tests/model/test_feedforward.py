@@ -12,6 +12,7 @@ FORMULAS = {
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "silu": lambda x: x / (1 + math.exp(-x)),
+    "relu_squared": lambda x: x**2 if x > 0 else 0.0,
 }
 
 
@@ -19,7 +20,7 @@ FORMULAS = {
 def test_activation(name):
     x = np.linspace(-6, 6, 101)
     out = ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
-    np.testing.assert_allclose(out, np.vectorize(FORMULAS[name])(x), atol=2e-6)
+    np.testing.assert_allclose(out, np.vectorize(FORMULAS[name])(x), rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("has_bias", [True, False])

@@ -1,27 +1,32 @@
-"""Scanned or unrolled, recomputed or not: the same numbers from another program."""
+"""Scanned or unrolled, recomputed or not, in groups or one by one: the same numbers from another program."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm.model import masks
+from lm.model.attend import einsum
+from lm.model.block import Block, Context
+from lm.model.norms import NORMS
 from lm.model.transformer import Transformer
+
+IDS = np.random.default_rng(0).integers(0, 61, (2, 13))
+SEGMENTS, POSITIONS = np.ones_like(IDS), np.broadcast_to(np.arange(13), (2, 13))
+DIRECTION = np.random.default_rng(1).normal(size=(2, 13, 24)).astype(np.float32)
+
+
+def _compiled(loss, params):
+    """Return the lowered gradient of a loss, and its value and gradients."""
+    lowered = jax.jit(jax.value_and_grad(loss)).lower(params)
+    return lowered.as_text(), lowered.compile()(params)
 
 
 def _program(tiny, random_params, **overrides):
-    """Return the lowered gradient of a loss, and its value and gradients."""
     model = Transformer(tiny(model__family="llama", **overrides).model)
-    generator = np.random.default_rng(0)
-    ids = generator.integers(0, 61, (2, 13))
-    segments, positions = np.ones_like(ids), np.broadcast_to(np.arange(13), (2, 13))
-    direction = generator.normal(size=(2, 13, 24)).astype(np.float32)
-
-    def loss(params):
-        return jnp.sum(model.apply({"params": params}, ids, positions, segments).hidden * direction)
-
-    params = random_params(model)
-    lowered = jax.jit(jax.value_and_grad(loss)).lower(params)
-    return lowered.as_text(), lowered.compile()(params)
+    rows = IDS, POSITIONS, SEGMENTS
+    loss = lambda params: jnp.sum(model.apply({"params": params}, *rows).hidden * DIRECTION)
+    return _compiled(loss, random_params(model))
 
 
 def _assert_same(one, other):
@@ -52,6 +57,72 @@ def test_remat_computes_more_and_the_same(tiny, random_params, unrolled):
 
 
 def test_remat_in_a_scan(tiny, random_params, unrolled):
+    """A loop's body needs no barrier to be computed again."""
     text, values = _program(tiny, random_params, model__unroll=1, model__remat="full")
-    assert text.count("stablehlo.while") == 2
+    assert text.count("stablehlo.while") == 2 and text.count("stablehlo.optimization_barrier") == 0
     _assert_same(values, unrolled[1])
+
+
+PATTERN = {"model__layers": 5, "model__windows": (2, 0)}  # 2 0, 2 0, and a 2 left over
+
+
+@pytest.fixture(scope="module")
+def looped(tiny, random_params):
+    """Return what the pattern's blocks make of the rows, one by one, with parameters cut from the stacked ones."""
+    section = tiny(model__family="llama", **PATTERN).model
+    block = Block(section, einsum, lambda array, name: array)
+
+    def loss(params):
+        hidden = params["embed"]["embedding"][IDS]
+        context = Context(POSITIONS, masks.causal(SEGMENTS), None, hidden, None, False)
+        for layer, window in enumerate((2, 0, 2, 0, 2)):
+            own = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["decoder"]["block"])
+            hidden, _ = block.apply({"params": own}, hidden, None, layer, window, context)
+        hidden = NORMS[section.norm](section).apply({"params": params["decoder"]["norm"]}, hidden)
+        return jnp.sum(hidden * DIRECTION)
+
+    return _compiled(loss, random_params(Transformer(section)))
+
+
+@pytest.mark.parametrize(("unroll", "loops"), [(1, 2), (5, 0)])
+def test_a_pattern_is_its_blocks_one_by_one(tiny, random_params, looped, unroll, loops):
+    text, values = _program(tiny, random_params, model__unroll=unroll, **PATTERN)
+    assert text.count("stablehlo.while") == loops
+    _assert_same(values, looped[1])
+    assert looped[0].count("stablehlo.while") == 0
+    if loops:  # two blocks in the loop and one after it, instead of five
+        assert text.count("stablehlo.dot_general") == looped[0].count("stablehlo.dot_general") * 3 // 5
+
+
+def test_a_pattern_with_remat(tiny, random_params, looped):
+    """The layer left over is outside of the loop, where a barrier keeps it from being computed only once."""
+    text, values = _program(tiny, random_params, model__unroll=1, model__remat="full", **PATTERN)
+    assert text.count("stablehlo.while") == 2 and text.count("stablehlo.optimization_barrier") == 3
+    _assert_same(values, looped[1])
+
+
+def test_every_layer_has_its_window(tiny, random_params):
+    """With one layer's attention alone at work, a token depends on its embedding and on what that layer's sees."""
+    windows = (2, 5, 3)
+    model = Transformer(tiny(model__layers=5, model__windows=windows).model)
+    params = random_params(model)
+    ids, rows = np.arange(13)[None], (POSITIONS[:1], SEGMENTS[:1])
+
+    @jax.jit
+    def depends(layer):
+        block = params["decoder"]["block"]
+        kernel = block["attention"]["out"]["kernel"]
+        kernel = kernel * (jnp.arange(5) == layer)[:, None, None, None]
+        block = block | {"attention": block["attention"] | {"out": block["attention"]["out"] | {"kernel": kernel}}}
+        decoder = params["decoder"] | {"block": block}
+
+        def outcome(embedding):
+            tree = params | {"embed": {"embedding": embedding}, "decoder": decoder}
+            return model.apply({"params": tree}, ids, *rows).hidden[0] @ DIRECTION[0, 0]
+
+        return jnp.abs(jax.jacrev(outcome)(params["embed"]["embedding"])[:, :13]).max(axis=-1) > 0
+
+    for layer in range(5):
+        reach = windows[layer % 3]
+        expected = np.tri(13, dtype=bool) & ~np.tri(13, k=-reach, dtype=bool)
+        np.testing.assert_array_equal(depends(layer), expected, err_msg=str(layer))

@@ -1,18 +1,67 @@
 """The whole model: what a token may depend on, cached and packed rows, dtypes."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.families.catalog import FAMILIES
+from lm.config import defaults, schema
+from lm.families.catalog import FAMILIES, switches
 from lm.model import cache as caches
-from lm.model.transformer import Transformer
+from lm.model.transformer import TokenValues, Transformer
+
+# Families, and combinations in which every option of the decoder is at work that a token's past can see.
+VARIANTS = {name: {"family": name} for name in FAMILIES} | {
+    "alibi, parallel": {
+        "positions": "alibi",
+        "wiring": "parallel",
+        "activation": "relu_squared",
+        "attention_soft_cap": 1.5,
+    },
+    "relative, sandwich, a pattern and one layer": {
+        "positions": "relative",
+        "relative_buckets": 6,
+        "relative_distance": 9,
+        "wiring": "sandwich",
+        "qk_norm": True,
+        "windows": (3, 0),
+    },
+    "none, post": {
+        "positions": "none",
+        "wiring": "post",
+        "norm": "rms",
+        "value_embeddings": 2,
+        "residual_scalars": True,
+    },
+    "sinusoidal, windows": {
+        "positions": "sinusoidal",
+        "windows": (3, 4),
+        "activation": "gelu",
+        "gated": True,
+        "tied": False,
+    },
+}
 
 
-@pytest.fixture(params=FAMILIES)
-def model(request, tiny):
-    return Transformer(tiny(model__family=request.param).model)
+class Case(NamedTuple):
+    """A model, its random parameters, and its two ways of reading 2 rows: whole, and with a cache of 13 slots."""
+
+    model: Transformer
+    params: Any
+    whole: Callable  # (ids, positions, segments), all (2, 13) → hidden
+    cached: Callable  # (ids, positions, cache) → Output
+
+
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS)
+def case(request, tiny, random_params):
+    model = Transformer(tiny(**{f"model__{name}": value for name, value in request.param.items()}).model)
+    params = random_params(model)
+    whole = jax.jit(lambda *rows: model.apply({"params": params}, *rows).hidden)
+    cached = jax.jit(lambda ids, positions, cache: model.apply({"params": params}, ids, positions, cache=cache))
+    return Case(model, params, whole, cached)
 
 
 def _rows(rows, length, seed=0):
@@ -20,12 +69,25 @@ def _rows(rows, length, seed=0):
     return ids, np.broadcast_to(np.arange(length, dtype=np.int32), ids.shape)
 
 
-def test_no_token_depends_on_later_ones(model, random_params):
-    """The gradient of position t by the embedding of the token at s is zero for s > t, and only there."""
+def test_variants_have_every_choice():
+    """Of every field that chooses how the forward pass computes, and every other option of it but its own value."""
+    sections = [
+        defaults("model").to_dict() | switches(variant.get("family", "gpt2")) | variant for variant in VARIANTS.values()
+    ]
+    for name in ("family", "norm", "wiring", "positions", "activation"):
+        assert {section[name] for section in sections} == set(schema.FIELDS[f"model.{name}"].rule.choices), name
+    for name in ("qk_norm", "gated", "bias", "tied", "residual_scalars", "value_embeddings", "attention_soft_cap"):
+        assert {bool(section[name]) for section in sections} == {True, False}, name
+
+
+def test_a_token_depends_on_what_it_sees(case):
+    """The gradient of position t by the embedding of the token at s is zero for s > t, and where the windows of all
+    layers together do not reach; and only there.
+    """
+    model, params, *_ = case
     ids = np.random.default_rng(0).permutation(61)[None, :13]
     positions, segments = np.arange(13)[None], np.ones((1, 13), int)
     direction = np.random.default_rng(1).normal(size=24).astype(np.float32)
-    params = random_params(model)
 
     def outcome(embedding):
         tree = {"params": params | {"embed": {"embedding": embedding}}}
@@ -33,53 +95,79 @@ def test_no_token_depends_on_later_ones(model, random_params):
 
     by_token = jax.jit(jax.jacrev(outcome))(params["embed"]["embedding"])[:, ids[0]]
     depends = np.abs(by_token).max(axis=-1) > 0
-    np.testing.assert_array_equal(depends, np.tri(13, dtype=bool))
+    windows = [*model.config.windows, *model.config.windows][:3]
+    reach = sum(window - 1 for window in windows) if windows and all(windows) else 13
+    np.testing.assert_array_equal(depends, np.tri(13, dtype=bool) & ~np.tri(13, k=-reach - 1, dtype=bool))
+    assert reach == 13 or not depends.all(where=np.tri(13, dtype=bool))
 
 
-def test_packed_is_separate(model, random_params):
-    ids, _ = _rows(1, 11)
-    params = {"params": random_params(model)}
-    run = jax.jit(lambda *rows: model.apply(params, *rows).hidden)
-    lengths = [4, 5, 2]
-    segments = np.repeat([1, 2, 3], lengths)[None]
-    positions = np.concatenate([np.arange(length) for length in lengths])[None]
-    packed = run(ids, positions, segments)[0]
-    assert np.abs(run(ids, np.arange(11)[None], np.ones_like(ids))[0, 4:] - packed[4:]).max() > 0.1
-    for segment in (1, 2, 3):
-        own = np.flatnonzero(segments[0] == segment)
+def test_packed_is_separate(case):
+    ids, places = _rows(2, 13)
+    lengths = [[4, 5, 4], [6, 2, 5]]
+    segments = np.array([np.repeat([1, 2, 3], row) for row in lengths])
+    positions = np.array([np.concatenate([np.arange(length) for length in row]) for row in lengths])
+    packed = case.whole(ids, positions, segments)
+    one = np.ones_like(ids)
+    assert np.abs(case.whole(ids, places, one) - packed)[:, 6:].max() > 0.1
+    for row, segment in np.ndindex(2, 3):
+        own = np.flatnonzero(segments[row] == segment + 1)
         alone = np.zeros_like(ids)
-        alone[0, : len(own)] = ids[0, own]
-        hidden = run(alone, np.arange(11)[None], np.ones_like(ids))[0, : len(own)]
-        np.testing.assert_allclose(packed[own], hidden, atol=1e-5)
+        alone[0, : len(own)] = ids[row, own]
+        hidden = case.whole(alone, places, one)[0, : len(own)]
+        np.testing.assert_allclose(packed[row, own], hidden, atol=1e-5)
 
 
-def test_cached_is_full(model, random_params):
+def test_cached_is_whole(case):
     """Prompts of 3 and 7 tokens, padded on the right to 8, then step by step, each row at its own position."""
     ids, positions = _rows(2, 13)
-    params = {"params": random_params(model)}
-    full = jax.jit(model.apply)(params, ids, positions, np.ones_like(ids)).hidden
-    run = jax.jit(lambda ids, positions, cache: model.apply(params, ids, positions, cache=cache))
+    whole = case.whole(ids, positions, np.ones_like(ids))
     lengths = np.array([3, 7])
     padded = np.where(np.arange(8) < lengths[:, None], ids[:, :8], 9)
-    out = run(padded, positions[:, :8], caches.empty(model.config, 2, 13))
+    out = case.cached(padded, positions[:, :8], caches.empty(case.model.config, 2, 13))
     for row, length in enumerate(lengths):
-        np.testing.assert_allclose(out.hidden[row, :length], full[row, :length], atol=1e-5)
+        np.testing.assert_allclose(out.hidden[row, :length], whole[row, :length], atol=1e-5)
     for _ in range(6):
-        out = run(ids[[0, 1], lengths][:, None], lengths[:, None], out.cache)
-        np.testing.assert_allclose(out.hidden[:, 0], full[np.array([0, 1]), lengths], atol=1e-5)
+        out = case.cached(ids[[0, 1], lengths][:, None], lengths[:, None], out.cache)
+        np.testing.assert_allclose(out.hidden[:, 0], whole[np.array([0, 1]), lengths], atol=1e-5)
         lengths = lengths + 1
 
 
-def test_a_prompt_in_pieces_is_one_prompt(model, random_params):
-    ids, positions = _rows(2, 10)
-    params = {"params": random_params(model)}
-    run = jax.jit(lambda ids, positions, cache: model.apply(params, ids, positions, cache=cache))
-    whole = run(ids, positions, caches.empty(model.config, 2, 13))
-    cache = caches.empty(model.config, 2, 13)
-    for part in (slice(0, 5), slice(5, 10)):
-        out = run(ids[:, part], positions[:, part], cache)
-        cache = out.cache
-        np.testing.assert_allclose(out.hidden, whole.hidden[:, part], atol=1e-5)
+def test_a_prompt_in_pieces_is_one_prompt(case):
+    """Of 8 and 5 tokens; what pads the second to 8 lies beyond the cache's end."""
+    ids, positions = _rows(2, 13)
+    whole = case.whole(ids, positions, np.ones_like(ids))
+    out = case.cached(ids[:, :8], positions[:, :8], caches.empty(case.model.config, 2, 13))
+    np.testing.assert_allclose(out.hidden, whole[:, :8], atol=1e-5)
+    out = case.cached(np.pad(ids[:, 8:], ((0, 0), (0, 3))), positions[:, :8] + 8, out.cache)
+    np.testing.assert_allclose(out.hidden[:, :5], whole[:, 8:], atol=1e-5)
+
+
+def test_token_values_look_up(tiny):
+    section = tiny(model__value_embeddings=3).model
+    ids = np.random.default_rng(0).integers(0, 61, (2, 5))
+    tables = np.random.default_rng(1).normal(size=(3, 64, 12)).astype(np.float32)
+    out = TokenValues(section).apply({"params": {"embedding": jnp.asarray(tables)}}, ids)
+    for table, row, t, head in np.ndindex(3, 2, 5, 2):
+        expected = tables[table, ids[row, t], 6 * head : 6 * head + 6]
+        np.testing.assert_array_equal(out[table, row, t, head], expected)
+
+
+def test_layers_take_value_tables_in_turn(tiny, random_params):
+    """With one layer's scale of values by token alone not zero, only that layer's table has a gradient."""
+    model = Transformer(tiny(model__value_embeddings=2).model)
+    params = random_params(model)
+    rows = *_rows(1, 5), np.ones((1, 5), int)
+
+    @jax.jit
+    def by_table(layer):
+        block = params["decoder"]["block"]
+        scale = block["attention"]["value_scale"] * (jnp.arange(3) == layer)[:, None]
+        block = block | {"attention": block["attention"] | {"value_scale": scale}}
+        tree = params | {"decoder": params["decoder"] | {"block": block}}
+        outcome = lambda values: model.apply({"params": tree | {"values": values}}, *rows).hidden[0, -1, 0]
+        return jnp.abs(jax.grad(outcome)(params["values"])["embedding"]).max(axis=(1, 2)) > 0
+
+    np.testing.assert_array_equal([by_table(layer) for layer in range(3)], [[1, 0], [0, 1], [1, 0]])
 
 
 def test_tied_head_is_the_embedding(tiny, random_params):
