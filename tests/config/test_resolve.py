@@ -11,7 +11,7 @@ from lm.config.field import FREE, HORIZON, IDENTITY
 from lm.config.files import from_json
 from lm.config.resolve import bind, check_names, differences, flatten, resolve
 from lm.config.schema import FIELDS
-from lm.families.catalog import FAMILIES
+from lm.families.catalog import FAMILIES, switches
 from lm.refusal import Refusal
 
 
@@ -60,6 +60,14 @@ FIELD_TABLE = [
     ({"optimizer.no_decay": ["bias$"]}, "optimizer.no_decay", "['bias$']", "tuple"),
     ({"optimizer.no_decay": ("bias$", 3)}, "optimizer.no_decay", "('bias$', 3)", "str"),
     ({"train.profile_steps": ("1", "2")}, "train.profile_steps", "('1', '2')", "int"),
+    ({"model.windows": 3}, "model.windows", "3", "tuple"),
+    ({"model.windows": (3, 0.5)}, "model.windows", "(3, 0.5)", "int"),
+    ({"model.windows": (True,)}, "model.windows", "(True,)", "int"),
+    ({"model.qk_norm": 1}, "model.qk_norm", "1", "bool"),
+    ({"model.residual_scalars": "yes"}, "model.residual_scalars", "'yes'", "bool"),
+    ({"model.zero_init": None}, "model.zero_init", "None", "bool"),
+    ({"model.value_embeddings": True}, "model.value_embeddings", "True", "int"),
+    ({"model.relative_distance": 9.0}, "model.relative_distance", "9.0", "int"),
     # not a number, or no end
     ({"schedule.peak": math.nan}, "schedule.peak", "nan", "above 0"),
     ({"schedule.peak": math.inf}, "schedule.peak", "inf"),
@@ -77,6 +85,16 @@ FIELD_TABLE = [
     ({"model.dropout": 1.0}, "model.dropout", "1.0", "below 1"),
     ({"model.dropout": 1.5}, "model.dropout", "1.5", "below 1"),
     ({"model.norm_epsilon": 0}, "model.norm_epsilon", "0", "above 0"),
+    ({"model.token_dropout": 1.0}, "model.token_dropout", "1.0", "below 1"),
+    ({"model.stochastic_depth": -0.1}, "model.stochastic_depth", "-0.1", "at least 0"),
+    ({"model.windows": (3, -1)}, "model.windows", "(3, -1)", "at least 0"),
+    ({"model.value_embeddings": -1}, "model.value_embeddings", "-1", "at least 0"),
+    ({"model.attention_soft_cap": -1.0}, "model.attention_soft_cap", "-1.0", "at least 0"),
+    ({"model.logits_soft_cap": math.nan}, "model.logits_soft_cap", "nan", "at least 0"),
+    ({"model.relative_buckets": 1}, "model.relative_buckets", "1", "at least 2"),
+    ({"model.relative_distance": 1}, "model.relative_distance", "1", "at least 2"),
+    ({"model.init_std": 0.0}, "model.init_std", "0.0", "above 0"),
+    ({"model.rotary_base": 1.0}, "model.rotary_base", "1.0", "above 1"),
     ({"optimizer.b2": 1}, "optimizer.b2", "1", "below 1"),
     ({"schedule.peak": -1e-3}, "schedule.peak", "-0.001", "above 0"),
     ({"schedule.warmup_fraction": 1.1}, "schedule.warmup_fraction", "1.1", "from 0 to 1"),
@@ -92,6 +110,10 @@ FIELD_TABLE = [
     # not among the choices, or misspelled
     ({"model.family": "gpt3"}, "model.family", "'gpt3'", "gpt2", "llama"),
     ({"model.norm": "batch"}, "model.norm", "'batch'", "layer", "rms"),
+    ({"model.wiring": "paralel"}, "model.wiring", "'paralel'", "pre", "post", "sandwich", "parallel"),
+    ({"model.positions": "rope"}, "model.positions", "'rope'", "none", "rotary", "alibi", "relative"),
+    ({"model.activation": "relu"}, "model.activation", "'relu'", "relu_squared"),
+    ({"model.init": "xavier"}, "model.init", "'xavier'", "gpt2", "fan_in", "small"),
     ({"model.dtype": "float16"}, "model.dtype", "'float16'", "bfloat16"),
     ({"optimizer.name": "AdamW"}, "optimizer.name", "'AdamW'", "adamw"),
     ({"schedule.name": "cosin"}, "schedule.name", "'cosin'", "cosine"),
@@ -111,6 +133,22 @@ FIELD_TABLE = [
     ({"model.heads": 8, "model.width": 24, "model.family": "llama"}, "model.head_width", "3", "even"),
     ({"model.positions": "learned", "model.rotary_base": 500.0}, "model.rotary_base", "500.0", "learned"),
     ({"model.rotary_base": 500.0}, "model.rotary_base", "500.0", "learned"),
+    (
+        {"model.family": "llama", "model.positions": "alibi", "model.rotary_base": 500.0},
+        "model.rotary_base",
+        "500.0",
+        "'alibi'",
+    ),
+    ({"model.positions": "none", "model.rotary_base": 500.0}, "model.rotary_base", "500.0", "'none'"),
+    ({"model.windows": (3, 0, 5, 7, 0)}, "model.windows", "(3, 0, 5, 7, 0)", "model.layers (4)"),
+    ({"model.value_embeddings": 5}, "model.value_embeddings", "5", "model.layers (4)"),
+    ({"model.positions": "relative", "model.relative_distance": 16}, "model.relative_distance", "16", "(16)"),
+    (
+        {"model.positions": "relative", "model.relative_buckets": 7, "model.relative_distance": 3},
+        "model.relative_distance",
+        "3",
+        "(3)",
+    ),
     ({"model.unroll": 3}, "model.unroll", "3", "model.layers (4)"),
     ({"train.tokens": 1000}, "train.tokens", "train.steps"),
     ({"train.epochs": 2.0, "train.tokens": 1000, "train.steps": None}, "train.epochs", "train.tokens"),
@@ -183,8 +221,9 @@ def test_a_field_that_is_missing_is_named():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_fill_the_switches_left_unset(family):
     config = resolve(given({"model.family": family}))
-    for name, value in FAMILIES[family].SWITCHES.items():
+    for name, value in switches(family).items():
         assert config.model[name] == value
+    assert FAMILIES[family].SWITCHES.items() <= switches(family).items()
     assert None not in [value for name, value in config.model.items() if name not in ("rotary_base", "vocabulary")]
     turned = resolve(given({"model.family": family, "model.bias": not FAMILIES[family].SWITCHES["bias"]}))
     assert turned.model.bias is not config.model.bias
@@ -203,7 +242,22 @@ TOKENS = {"train.steps": None, "data.batch_size": 7, "model.context": 13}
         ({"model.family": "llama"}, "model.rotary_base", 10000.0),
         ({"model.positions": "rotary"}, "model.rotary_base", 10000.0),
         ({"model.family": "llama", "model.positions": "learned"}, "model.rotary_base", None),
+        ({"model.family": "llama", "model.positions": "alibi"}, "model.rotary_base", None),
         ({"model.heads": 7, "model.head_width": 6}, "model.head_width", 6),
+        ({}, "model.wiring", "pre"),
+        ({"model.family": "llama"}, "model.wiring", "pre"),
+        ({"model.family": "llama", "model.wiring": "parallel"}, "model.wiring", "parallel"),
+        ({"model.family": "llama"}, "model.positions", "rotary"),
+        ({"model.family": "llama", "model.positions": "none"}, "model.positions", "none"),
+        ({}, "model.positions", "learned"),
+        ({"model.family": "llama"}, "model.qk_norm", False),
+        ({"model.family": "llama", "model.qk_norm": True}, "model.qk_norm", True),
+        ({}, "model.attention_soft_cap", 0.0),
+        ({"model.attention_soft_cap": 50}, "model.attention_soft_cap", 50.0),
+        ({"model.family": "llama"}, "model.logits_soft_cap", 0.0),
+        ({"model.windows": (3, 0, 5, 7)}, "model.windows", (3, 0, 5, 7)),
+        ({"model.positions": "learned", "model.relative_distance": 3}, "model.relative_distance", 3),
+        ({"model.positions": "relative", "model.relative_distance": 17}, "model.relative_distance", 17),
         ({"schedule.peak": 1}, "schedule.peak", 1.0),
         ({"schedule.warmup_fraction": 0.33}, "schedule.warmup_steps", 7),
         ({"schedule.warmup_fraction": 0.33}, "schedule.warmup_fraction", None),
@@ -229,6 +283,7 @@ def test_resolve_fills(overrides, name, value):
         {"train.steps": None, "train.tokens": 1001},
         {"train.steps": None, "train.epochs": 2, "schedule.warmup_fraction": 0.25},
         {"model.family": "llama", "model.positions": "learned", "train.profile_steps": (3, 5)},
+        {"model.positions": "relative", "model.windows": (3, 0), "model.qk_norm": True, "model.attention_soft_cap": 5},
     ],
 )
 def test_resolving_twice_changes_nothing(overrides):

@@ -1,0 +1,89 @@
+"""Every option of the model trains: a few steps on one batch, and the loss falls."""
+
+import jax
+import numpy as np
+import pytest
+
+from lm.config import schema
+from lm.config.resolve import flatten
+
+# Options of different fields share a case; all together have every choice of every field and every option turned on.
+CASES = {
+    "gpt2": {
+        "model.family": "gpt2",
+        "model.dropout": 0.05,
+        "objective.label_smoothing": 0.1,
+        "objective.z_loss": 1e-3,
+    },
+    "llama, bfloat16": {
+        "model.family": "llama",
+        "model.init": "small",
+        "model.dtype": "bfloat16",
+        "model.parameter_dtype": "bfloat16",
+        "model.softmax_dtype": "bfloat16",
+        "model.norm_dtype": "bfloat16",
+        "model.logits_dtype": "bfloat16",
+    },
+    "alibi, parallel": {
+        "model.positions": "alibi",
+        "model.wiring": "parallel",
+        "model.activation": "relu_squared",
+        "model.attention_soft_cap": 5.0,
+        "model.logits_soft_cap": 10.0,
+        "model.init": "fan_in",
+        "model.zero_init": True,
+    },
+    "relative, sandwich": {
+        "model.positions": "relative",
+        "model.relative_buckets": 6,
+        "model.relative_distance": 9,
+        "model.wiring": "sandwich",
+        "model.qk_norm": True,
+        "model.windows": (3, 0),
+    },
+    "sinusoidal, post": {
+        "model.positions": "sinusoidal",
+        "model.wiring": "post",
+        "model.activation": "gelu",
+        "model.stochastic_depth": 0.2,
+        "model.token_dropout": 0.1,
+        "model.remat": "dots",
+    },
+    "none": {
+        "model.positions": "none",
+        "model.value_embeddings": 2,
+        "model.residual_scalars": True,
+        "model.unroll": 2,
+        "model.remat": "full",
+    },
+}
+
+
+@pytest.fixture
+def config(tiny):
+    """Return a function: a case → its config."""
+    few = {"model.layers": 2, "schedule.name": "constant", "schedule.peak": 1e-2}
+    return lambda case: tiny(**few | CASES[case])
+
+
+def test_every_choice_and_option_is_in_a_case(config):
+    found = [flatten(config(case)) for case in CASES]
+    for name, field in schema.FIELDS.items():
+        if name.startswith("model."):
+            values = [flat[name] for flat in found]
+            if field.rule.choices:
+                assert set(values) == set(field.rule.choices), name
+            elif field.type is bool or any(value in (0, ()) for value in values):
+                assert any(values) and not all(values), f"{name} is never turned on and off"
+    assert any(flat["objective.label_smoothing"] for flat in found) and any(flat["objective.z_loss"] for flat in found)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_loss_falls(config, assembled, random_batch, case):
+    create, step = assembled(config(case))
+    batch = random_batch()
+    run = jax.jit(lambda: jax.lax.scan(lambda state, _: step(state, batch), create(), None, length=12))
+    _, metrics = run()
+    assert (np.asarray(metrics["non_finite"]) == -1).all() and (np.asarray(metrics["grad_norm"]) > 0).all()
+    losses = np.asarray(metrics["loss"], np.float64)
+    assert losses[-1] < losses[0] - 0.5, losses
