@@ -40,7 +40,7 @@ def _toy(accumulate):
 
 def _factors(*rows):
     ids = np.zeros((len(rows), 6), np.int32)
-    return Batch(ids, ids, np.array(rows, np.float32), ids, ids)
+    return Batch(ids, ids, np.array(rows, np.float32), ids, ids, ids[:, 0])
 
 
 FINE = (1, 2, 3, 0.5, 4, 0)
