@@ -75,7 +75,7 @@ def main(_):
         medians = {name: 1e3 * statistics.median(values[1:] or values) for name, values in times.items()}
         nats = {"lm": 0.0, "torch": 0.0}
         tokens = 0.0
-        for batch in run.valid():
+        for _, batch in run.valid():
             total, weight = run.score(state.params, batch)
             nats["lm"] += float(total)
             tokens += float(weight)

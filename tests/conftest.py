@@ -127,6 +127,7 @@ def random_batch():
             weights=(is_text * generator.choice([0.25, 1.0], (8, 1))).astype(np.float32),
             segments=segments * is_text,
             positions=((np.arange(13)[None] - starts) * is_text).astype(np.int32),
+            source=generator.integers(0, 3, 8, np.int32),
         )
 
     return make

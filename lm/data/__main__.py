@@ -1,15 +1,19 @@
 """Build the token store of a config ahead of a run, and look at what a run will see.
 
     python -m lm.data --config=configs/quickstart.py --config.data.source='files:my/*.txt'
+    python -m lm.data --config=my.py --config.data.mixture="('files:en/*.jsonl=2', 'files:de/*.jsonl=1')"
 
-Prints the splits' statistics, checks every file of the store, and shows the first rows of training: each token with
-its target and weight, and where the records begin.
+Checks every file of the store; prints of each source its share of the samples, its splits, and how often the run will
+see it; and shows the first rows of training: each token with its target and weight, and where the records begin.
 """
+
+from typing import Any
 
 from absl import flags
 
 from lm import command
 from lm.config.resolve import bind, resolve
+from lm.growth import Growth
 from lm.refusal import Refusal
 
 CONFIG = command.define_config()
@@ -21,39 +25,56 @@ def main() -> None:
     """Build, verify, show."""
     config = resolve(CONFIG.value)
     from lm.data import batches, store, windows
+    from lm.data.facts import facts
     from lm.objective.catalog import objective
     from lm.objective.losses import logits_of
 
     tokens = store.open_store(config.data, print)
     store.verify(tokens)
-    print(f"\nstore        {tokens.folder}, every file as written")
+    config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.tokens)
+    goal = objective(config.objective, logits_of(config.model))
+    train = windows.planned(tokens.parts, "train", config.data, goal.length(config.model.context))
+    rows = batches.train_rows(tokens.parts, train, goal.shape, config.seed)
+    print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")
     print(f"fingerprint  {tokens.fingerprint}")
     print(f"tokenizer    {tokens.tokenizer.kind}, {tokens.tokenizer.size:,} ids")
-    for name in store.SPLITS:
-        facts = tokens.index["splits"][name]
-        print(
-            f"{name:12} {facts['records']:,} records, {facts['bytes'] / 1e6:,.2f} MB, {facts['tokens']:,} tokens, "
-            f"{facts['bytes'] / facts['tokens']:.2f} bytes per token"
-        )
-    config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.train.tokens)
-    goal = objective(config.objective, logits_of(config.model))
-    plan = windows.Windows(tokens.train, goal.length(config.model.context), config.data.cross_records)
-    rows = batches.train_rows(plan, goal.shape, config.seed)
-    print(f"epoch        {plan.whole:,} windows, {plan.whole / config.data.batch_size:,.1f} steps")
-    if ROWS.value > plan.whole:
-        raise Refusal(f"--rows is {ROWS.value}: it must be at most the {plan.whole} windows of an epoch.")
+    samples = Growth(config.data.batch_size, config.train.accumulate, config.train.batch_warmup_steps).before(
+        config.train.steps
+    )
+    print(f"run          {config.train.steps:,} steps of {config.data.batch_size} windows")
+    for part in facts(tokens, config.data, train, samples)["parts"]:
+        _show_part(part)
+    most = sum(mine.plan.whole for mine in train)
+    if ROWS.value > most:
+        raise Refusal(f"--rows is {ROWS.value}: it must be at most the {most} windows of an epoch.")
     for sample in range(ROWS.value):
-        row = rows(sample)
+        _show_row(sample, rows(sample), tokens)
+
+
+def _show_part(part: dict[str, Any]) -> None:
+    """Print the numbers of a source."""
+    print(f"\n{part['source']}: {part['share']:.2%} of the samples, {part['epochs']:,.2f} epochs")
+    for split in ("train", "valid"):
+        numbers = part[split]
         print(
-            f"\nrow {sample}, records {row.segments.min()} to {row.segments.max()}: |token → target|, × where weight 0"
+            f"  {split}    {numbers['records']:,} records, {numbers['bytes'] / 1e6:,.2f} MB, "
+            f"{numbers['tokens']:,} tokens, {numbers['bytes'] / numbers['tokens']:.2f} bytes per token"
         )
-        shown = []
-        for token, target, weight, position in zip(row.inputs, row.targets, row.weights, row.positions, strict=True):
-            mark = "" if weight else " ×"
-            start = "\n" if position == 0 and shown else ""
-            read = tokens.tokenizer.token
-            shown.append(f"{start}|{read(int(token))!r} → {read(int(target))!r}{mark}|")
-        print(" ".join(shown[: TOKENS.value]))
+    print(f"  windows  {part['windows']:,} to train on, {part['filled']:.2%} filled")
+
+
+def _show_row(sample: int, row: Any, tokens: Any) -> None:
+    """Print a row of training."""
+    source = tokens.parts[row.source].name
+    records = f"records {row.segments[0]} to {row.segments.max()}"
+    print(f"\nrow {sample} of {source}, {records}: |token → target|, × where weight 0")
+    shown = []
+    for token, target, weight, position in zip(row.inputs, row.targets, row.weights, row.positions, strict=True):
+        mark = "" if weight else " ×"
+        start = "\n" if position == 0 and shown else ""
+        read = tokens.tokenizer.token
+        shown.append(f"{start}|{read(int(token))!r} → {read(int(target))!r}{mark}|")
+    print(" ".join(shown[: TOKENS.value]))
 
 
 if __name__ == "__main__":

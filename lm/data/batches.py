@@ -1,7 +1,8 @@
 """Windows and an objective in; batch k = f(seed, k) out, this process's rows, a few steps ahead on the devices."""
 
 import functools
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +11,8 @@ import jax
 import numpy as np
 
 from lm.batch import Batch
+from lm.data.mixture import interleave
+from lm.data.store import Part
 from lm.data.windows import Window, Windows
 from lm.growth import Growth
 from lm.refusal import Refusal
@@ -19,19 +22,41 @@ Shape = Callable[[Window, tuple[int, int]], Batch]  # an objective's: (window, (
 _AHEAD = 2  # batches built and sent before they are asked for
 
 
-def train_rows(windows: Windows, shape: Shape, seed: int) -> Callable[[int], Batch]:
-    """Return sample → row: sample s is window s of an endless order that is shuffled anew in every epoch."""
-    if windows.whole == 0:
-        raise Refusal(
-            f"the training split has {windows.split.tokens} tokens: "
-            f"it must have more than model.context ({windows.context})."
-        )
-    order = grain.MapDataset.range(windows.whole).seed(seed).shuffle().repeat(None)
-    return lambda sample: shape(windows.window(int(order[sample])), (seed, sample))
+def train_rows(parts: Sequence[Part], windows: Sequence[Windows], shape: Shape, seed: int) -> Callable[[int], Batch]:
+    """Return sample → row: an endless order, interleaved of every part's own, which is shuffled anew in every epoch."""
+    for part, mine in zip(parts, windows, strict=True):
+        if part.weight and mine.plan.whole == 0:
+            raise Refusal(
+                f"the training split of {part.name!r} has {mine.split.tokens} tokens: "
+                f"it must have more than model.context ({mine.context})."
+            )
+    orders = [
+        grain.MapDataset.range(mine.plan.whole).seed(_seed(seed, part.name)).shuffle().repeat(None)
+        if part.weight
+        else None
+        for part, mine in zip(parts, windows, strict=True)
+    ]
+    place = interleave([part.weight for part in parts])
+
+    def row(sample: int) -> Batch:
+        part, number = place(sample)
+        return shape(windows[part].window(int(orders[part][number])), (seed, sample))
+
+    return row
+
+
+def _seed(seed: int, name: str) -> int:
+    """Return the seed of a part's order, which no other part enters."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
+
+
+def valid_batches(windows: Sequence[Windows], size: int) -> list[tuple[int, int]]:
+    """Return (part, k) of the batches that hold every window of every part once; none holds two parts' rows."""
+    return [(part, k) for part, mine in enumerate(windows) for k in range(-(-mine.plan.all // size))]
 
 
 def valid_rows(windows: Windows, shape: Shape, seed: int) -> Callable[[int], Batch]:
-    """Return sample → row in the text's own order; samples beyond the last window are all padding."""
+    """Return sample → row in the part's own order; samples beyond the last window are all padding."""
     return lambda sample: shape(windows.window(sample), (seed, sample))
 
 
@@ -56,11 +81,11 @@ def batch(rows: Callable[[int], Batch], k: int, size: int, sharding: Any) -> Bat
     """
     shards = {range(*index[0].indices(size)) for index in sharding.addressable_devices_indices_map((size,)).values()}
     built = {row: rows(k * size + row) for row in sorted({row for shard in shards for row in shard})}
-    length = len(next(iter(built.values())).inputs)
+    first = next(iter(built.values()))
 
     def field(name: str) -> jax.Array:
         part = lambda index: np.stack([getattr(built[row], name) for row in range(*index[0].indices(size))])
-        return jax.make_array_from_callback((size, length), sharding, part)
+        return jax.make_array_from_callback((size, *np.shape(getattr(first, name))), sharding, part)
 
     return Batch(*map(field, Batch._fields))
 

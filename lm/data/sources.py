@@ -28,11 +28,15 @@ class Record(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A stream of records, and a cheap key that changes whenever they may have changed."""
+    """A stream of records, and a cheap key that changes whenever they may have changed.
+
+    valid: the source's own records for validation, where it has some; then all of `records` are for training.
+    """
 
     records: Callable[[], Iterator[Record]]
     key: str
     size: int  # bytes on disk, for progress
+    valid: Callable[[], Iterator[Record]] | None = None
 
 
 def embedded(part: str, field: str) -> Source:

@@ -1,36 +1,28 @@
-"""Text in once; flat token arrays on disk out: per split, shards of tokens and the offsets of their records.
+"""Sources in; a tokenizer and each source's tokens on disk out, each in a folder of its own that is built once.
 
-Every record is written as end-of-text followed by its tokens, and a split ends with one more end-of-text: the
-same token opens a record as input and closes the one before as target, so every token of text is predicted.
+A tokenizer's folder has the key of its kind, and of the sources if it learns from them; a source's folder has the
+key of its records and of the tokenizer that cut them. So a mixture that takes another source in tokenises that alone.
 """
 
 import hashlib
-import itertools
 import json
-import lzma
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lm import workdir
-from lm.data import catalog
-from lm.data.sources import Record, Source
+from lm.config import data
+from lm.data import build, catalog
+from lm.data.sources import Source
 from lm.refusal import Refusal
 from lm.text import learn, tokenizer
 
-VERSION = 1  # of the layout and of what is written; a store of another version is built again
+VERSION = 2  # of the layout and of what is written; a store of another version is built again
 INDEX = "index.json"
-SPLITS = ("train", "valid")
-
-_MANY_RECORDS = 100  # from here on whole records are held out; below, the tail of each
-_SHARD_TOKENS = 1 << 27
-_CHUNK_CHARACTERS = 1 << 23  # text in memory while tokenising
-_XZ_BYTES = 1 << 25  # validation text up to here is also packed by xz -9, a yardstick for bits per byte
 
 
 class Split(NamedTuple):
@@ -42,36 +34,54 @@ class Split(NamedTuple):
     tokens: int
     bytes: int  # of UTF-8 text
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Return int32 tokens from `start` to `stop` (exclusive), across shards."""
-        first = int(np.searchsorted(self.starts, start, "right")) - 1
-        parts = []
-        while start < stop:
-            begin = start - int(self.starts[first])
-            part = self.shards[first][begin : begin + stop - start]
-            parts.append(part)
-            start += len(part)
-            first += 1
-        return np.concatenate(parts).astype(np.int32) if len(parts) != 1 else parts[0].astype(np.int32)
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """Return the int32 tokens at these places, across shards."""
+        owners = np.searchsorted(self.starts, places, "right") - 1
+        tokens = np.empty(len(places), np.int32)
+        for owner in np.unique(owners):
+            mine = owners == owner
+            tokens[mine] = self.shards[owner][places[mine] - self.starts[owner]]
+        return tokens
 
 
-class Store(NamedTuple):
-    """What a source and a tokenizer become: both splits, the tokenizer, and the facts about them."""
+class Part(NamedTuple):
+    """One source of the mixture: its name as the config spells it, its samples in a cycle, both splits."""
 
+    name: str
+    weight: int
     folder: Path
-    index: dict[str, Any]
-    tokenizer: tokenizer.Tokenizer
+    facts: dict[str, dict[str, Any]]  # of each split: records, tokens, bytes, xz_bytes, files
+    fingerprint: str
     train: Split
     valid: Split
 
+
+class Store(NamedTuple):
+    """What sources and a tokenizer become: the parts of a mixture, of one part where there is one source."""
+
+    tokenizer: tokenizer.Tokenizer
+    parts: tuple[Part, ...]
+    files: Mapping[Path, str]  # SHA-256 of each
+
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all tokens and offsets of both splits, with the tokenizer."""
-        return self.index["fingerprint"]
+        """SHA-256 over all tokens and offsets, with the tokenizer, and the names and weights of the parts."""
+        parts = [[part.name, part.weight, part.fingerprint] for part in self.parts]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def shares(self) -> list[float]:
+        """Each part's share of the samples."""
+        return [part.weight / sum(part.weight for part in self.parts) for part in self.parts]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens to train on."""
+        return sum(part.train.tokens for part in self.parts if part.weight)
 
 
 def open_store(section: Any, say: Callable[[str], None] = lambda words: None) -> Store:
-    """Return the store of a data section, built first where there is none yet.
+    """Return the store of a data section; what there is none of yet is built first.
 
     Args:
       section: config.data, resolved.
@@ -80,16 +90,114 @@ def open_store(section: Any, say: Callable[[str], None] = lambda words: None) ->
     Raises:
       Refusal: a source that cannot be read or holds too little, or a damaged store.
     """
-    source = catalog.source(section.source, section.text_field)
-    parts = (VERSION, source.key, section.source, section.tokenizer, repr(section.valid_fraction))
-    name = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:20]
     root = Path(os.path.expanduser(section.store))
-    folder = root / name
-    if not (folder / INDEX).exists():
-        with workdir.lock(root / f"{name}.lock", f"the token store {folder}", wait=_once(say)):
-            if not (folder / INDEX).exists():
-                _build(source, section, folder, say)
-    return _load(folder)
+    weights = data.parts(section.source, section.mixture)
+    sources = {name: catalog.source(name, section) for name in weights}
+    folder = _tokenizer(root, section, {name: sources[name] for name in weights if weights[name]}, say)
+    index = _index(folder)
+    files = {folder / name: digest for name, digest in index["files"].items()}
+    _verify(files)
+    learned = tokenizer.load(folder)
+    folders = {name: _tokens(root, section, name, one, learned, index["fingerprint"], say)
+               for name, one in sources.items()}  # fmt: skip
+    parts = tuple(_load(folders[name], name, weight) for name, weight in weights.items())
+    for part in parts:
+        written = [file for facts in part.facts.values() for file in facts["files"]]
+        files |= {part.folder / file["name"]: file["sha256"] for file in written}
+    return Store(learned, parts, files)
+
+
+def _tokenizer(root: Path, section: Any, sources: Mapping[str, Source], say: Callable[[str], None]) -> Path:
+    """Return the folder of the section's tokenizer, which learns from the training split of the sources."""
+    key = [learn.key(section)]
+    if learn.reads_text(section.tokenizer):
+        key += [section.valid_fraction, section.normalization, [[name, one.key] for name, one in sources.items()]]
+
+    def teach(folder: Path) -> dict[str, Any]:
+        if learn.reads_text(section.tokenizer):
+            say(f"tokenizer {section.tokenizer}: learning from {', '.join(sources)}")
+        streams = [(text for text, is_valid in build.texts(one, section) if text and not is_valid)
+                   for one in sources.values()]  # fmt: skip
+        learn.learn(section, _in_turn(streams)).save(folder)
+        files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+        return {"fingerprint": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "files": files}
+
+    return _built(root, "tokenizer", key, teach, say)
+
+
+def _in_turn(streams: list[Iterator[str]]) -> Iterator[str]:
+    """Yield from all streams, each time from the one that has given least: what is read first is of all of them."""
+    given = dict.fromkeys(streams, 0)
+    while given:
+        stream = min(given, key=given.__getitem__)
+        if text := next(stream, ""):
+            given[stream] += len(text)
+            yield text
+        else:
+            del given[stream]
+
+
+def _tokens(
+    root: Path,
+    section: Any,
+    name: str,
+    source: Source,
+    learned: tokenizer.Tokenizer,
+    taught: str,
+    say: Callable[[str], None],
+) -> Path:
+    """Return the folder of a source's tokens; `taught` is the tokenizer's fingerprint."""
+    key = [source.key, name, taught, section.valid_fraction, section.normalization]
+    dtype = np.dtype(np.uint16 if learned.size <= 1 << 16 else np.uint32)
+
+    def tokenise(folder: Path) -> dict[str, Any]:
+        report = build.progress(f"tokenising {name}", source.size, say)
+        splits = build.write(source, section, learned, dtype, folder, report)
+        for split, facts in splits.items():
+            if facts["bytes"] == 0:
+                raise Refusal(f"data.source {name!r} is too small: nothing is left for the {split} split.")
+        written = [file["sha256"] for facts in splits.values() for file in facts["files"]]
+        words = ", ".join(
+            f"{split} {facts['tokens']:,} tokens of {facts['records']:,} records" for split, facts in splits.items()
+        )
+        say(f"tokenised {name}: {words}")
+        return {
+            "source": name,
+            "valid_fraction": section.valid_fraction,
+            "normalization": section.normalization,
+            "tokenizer": taught,
+            "vocabulary": learned.size,
+            "dtype": dtype.name,
+            "fingerprint": hashlib.sha256(json.dumps([taught, written]).encode()).hexdigest(),
+            "splits": splits,
+        }
+
+    return _built(root, "tokens", key, tokenise, say)
+
+
+def _built(
+    root: Path, kind: str, key: list[Any], make: Callable[[Path], dict[str, Any]], say: Callable[[str], None]
+) -> Path:
+    """Return the folder of a key; one process makes it beside its place, and moves it there whole.
+
+    make: writes into a folder, returns its index.
+    """
+    folder = root / f"{kind}-{hashlib.sha256(json.dumps([VERSION, key]).encode()).hexdigest()[:20]}"
+    if (folder / INDEX).exists():
+        return folder
+    with workdir.lock(root / f"{folder.name}.lock", f"the token store {folder}", wait=_once(say)):
+        if (folder / INDEX).exists():
+            return folder
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            workdir.write_json(part / INDEX, {"version": VERSION} | make(part))
+            shutil.rmtree(folder, ignore_errors=True)  # what is left of a store without its index
+            os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
 
 
 def _once(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -103,180 +211,36 @@ def _once(say: Callable[[str], None]) -> Callable[[str], None]:
     return speak
 
 
-def _build(source: Source, section: Any, folder: Path, say: Callable[[str], None]) -> None:
-    """Write the store beside its place, then move it there whole."""
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    split = _splitter(source, section)
-    say(f"tokenizer {section.tokenizer}: learning from {section.source}")
-    learned = learn.learn(section.tokenizer, (record.text for record in split("train") if record.text))
-    learned.save(part / workdir.TOKENIZER)
-    dtype = np.dtype(np.uint16 if learned.size <= 1 << 16 else np.uint32)
-    shares = {"train": 1 - section.valid_fraction, "valid": section.valid_fraction}
-    splits = {
-        name: _write_split(split(name), learned, dtype, part, name, _progress(name, shares[name] * source.size, say))
-        for name in SPLITS
-    }
-    for name, facts in splits.items():
-        if facts["bytes"] == 0:
-            raise Refusal(f"data.source {section.source!r} is too small: nothing is left for the {name} split.")
-    digest = hashlib.sha256(
-        json.dumps([learned.kind, [f["sha256"] for s in splits.values() for f in s["files"]]]).encode()
-    )
-    digest.update((part / workdir.TOKENIZER / tokenizer.FILE).read_bytes())
-    index = {
-        "version": VERSION,
-        "source": section.source,
-        "tokenizer": section.tokenizer,
-        "valid_fraction": section.valid_fraction,
-        "vocabulary": learned.size,
-        "dtype": dtype.name,
-        "tokenizer_sha256": _digest(part / workdir.TOKENIZER / tokenizer.FILE),
-        "fingerprint": digest.hexdigest(),
-        "splits": splits,
-    }
-    workdir.write_json(part / INDEX, index)
-    shutil.rmtree(folder, ignore_errors=True)  # what is left of a store without its index
-    os.replace(part, folder)
-    words = ", ".join(
-        f"{name} {facts['tokens']:,} tokens of {facts['records']:,} records" for name, facts in splits.items()
-    )
-    say(f"token store {folder}: {words}")
-
-
-def _splitter(source: Source, section: Any) -> Callable[[str], Iterator[Record]]:
-    """Return a function: split name → its records, by hash of their ids, or the tail of each when they are few."""
-    documents = {record.document or record.id for record in itertools.islice(source.records(), 4 * _MANY_RECORDS)}
-    by_hash = len(documents) >= _MANY_RECORDS
-
-    def split(name: str) -> Iterator[Record]:
-        for record in source.records():
-            if by_hash:
-                if (_share(record.document or record.id) < section.valid_fraction) == (name == "valid"):
-                    yield record
-            else:
-                cut = int(len(record.text) * (1 - section.valid_fraction))
-                yield Record(record.id, record.text[:cut] if name == "train" else record.text[cut:])
-
-    return split
-
-
-def _share(name: str) -> float:
-    """Return a number from 0 to 1 drawn from a name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-
-
-def _write_split(
-    records: Iterable[Record],
-    learned: tokenizer.Tokenizer,
-    dtype: np.dtype,
-    folder: Path,
-    name: str,
-    report: Callable[[int], None],
-) -> dict[str, Any]:
-    """Write one split's shards and offsets; return its facts."""
-    packer = lzma.LZMACompressor(preset=9) if name == "valid" else None
-    packed = tokens = text_bytes = 0
-    offsets: list[int] = []
-    files: list[dict[str, Any]] = []
-    shard = None
-    end = np.asarray([learned.end], dtype)
-
-    def append(ids: np.ndarray) -> None:
-        nonlocal shard, tokens
-        if shard is None or files[-1]["tokens"] >= _SHARD_TOKENS:
-            if shard:
-                _close(shard, files[-1], folder)
-            files.append({"name": f"{name}-{len(files):05d}.bin", "tokens": 0})
-            shard = open(folder / files[-1]["name"], "wb")
-        shard.write(ids.astype(dtype).tobytes())
-        files[-1]["tokens"] += len(ids)
-        tokens += len(ids)
-
-    for chunk in _chunks(records):
-        for record, ids in zip(chunk, learned.encode_all([record.text for record in chunk]), strict=True):
-            offsets.append(tokens)
-            append(np.concatenate([end, ids]))
-            data = record.text.encode()
-            text_bytes += len(data)
-            if packer and text_bytes > _XZ_BYTES:
-                packer = None
-            if packer:
-                packed += len(packer.compress(data))
-        report(text_bytes)
-    append(end)
-    _close(shard, files[-1], folder)
-    path = folder / f"{name}-offsets.bin"
-    path.write_bytes(np.asarray(offsets, np.int64).tobytes())
-    files.append({"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
-    xz_bytes = packed + len(packer.flush()) if packer else None
-    return {"records": len(offsets), "tokens": tokens, "bytes": text_bytes, "xz_bytes": xz_bytes, "files": files}
-
-
-def _progress(name: str, total: float, say: Callable[[str], None]) -> Callable[[int], None]:
-    """Return a function that says, at most every five seconds, how far a split of about `total` bytes is."""
-    begun = said = time.monotonic()
-    say(f"tokenising {name}: about {total / 1e6:,.1f} MB")
-
-    def report(done: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said >= 5:
-            said = now
-            left = max(0.0, total / done - 1) * (now - begun)
-            say(f"tokenising {name}: {done / 1e6:,.0f} of about {total / 1e6:,.0f} MB, {left:,.0f} s left")
-
-    return report
-
-
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
-    size = 0
-    for record in records:
-        if record.text:
-            chunk.append(record)
-            size += len(record.text)
-        if size >= _CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _close(shard: Any, facts: dict[str, Any], folder: Path) -> None:
-    shard.flush()
-    os.fsync(shard.fileno())
-    shard.close()
-    facts["sha256"] = _digest(folder / facts["name"])
-
-
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _load(folder: Path) -> Store:
+def _index(folder: Path) -> dict[str, Any]:
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except ValueError:
         raise Refusal(f"the token store is damaged: {folder / INDEX} cannot be read; delete the folder.") from None
+
+
+def _load(folder: Path, name: str, weight: int) -> Part:
+    index = _index(folder)
     dtype = np.dtype(index["dtype"])
     splits = {}
-    for name, facts in index["splits"].items():
+    for split, facts in index["splits"].items():
         *shards, offsets = facts["files"]
         for shard in shards:
             _check_size(folder / shard["name"], shard["tokens"] * dtype.itemsize)
         _check_size(folder / offsets["name"], facts["records"] * 8)
         counts = [shard["tokens"] for shard in shards]
-        splits[name] = Split(
-            shards=tuple(np.memmap(folder / shard["name"], dtype, "r") for shard in shards),
+        splits[split] = Split(
+            shards=tuple(np.asarray(np.memmap(folder / shard["name"], dtype, "r")) for shard in shards),
             starts=np.cumsum([0, *counts[:-1]]),
-            offsets=np.fromfile(folder / offsets["name"], np.int64),
+            offsets=np.asarray(np.memmap(folder / offsets["name"], np.int64, "r")),
             tokens=facts["tokens"],
             bytes=facts["bytes"],
         )
-    return Store(folder, index, tokenizer.load(folder / workdir.TOKENIZER), **splits)
+    return Part(name, weight, folder, index["splits"], index["fingerprint"], **splits)
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -292,8 +256,10 @@ def verify(store: Store) -> None:
     Raises:
       Refusal: a file is not what was written.
     """
-    digests = {file["name"]: file["sha256"] for facts in store.index["splits"].values() for file in facts["files"]}
-    digests[f"{workdir.TOKENIZER}/{tokenizer.FILE}"] = store.index["tokenizer_sha256"]
-    for name, digest in digests.items():
-        if _digest(store.folder / name) != digest:
-            raise Refusal(f"the token store is damaged: {store.folder / name} has changed since it was written.")
+    _verify(store.files)
+
+
+def _verify(files: Mapping[Path, str]) -> None:
+    for path, digest in files.items():
+        if not path.exists() or _digest(path) != digest:
+            raise Refusal(f"the token store is damaged: {path} has changed since it was written.")

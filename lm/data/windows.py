@@ -1,52 +1,71 @@
 """A split's tokens in; a plan of windows out, each random access, with segment ids and positions."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm.data.store import Split
+from lm.data.packing import PACKINGS, Plan
+from lm.data.store import Part, Split
 
 
 class Window(NamedTuple):
-    """`context + 1` consecutive tokens, int32 each: segment ids count the window's records from 1, 0 is padding."""
+    """`context + 1` tokens.
+
+    ids: int32. segments: int32, count the window's records from 1; 0 is padding. positions: int32, in the segment.
+    is_scored: whether a token is scored as the target of the one before it.
+    source: which part of the mixture it is from.
+    """
 
     ids: np.ndarray
     segments: np.ndarray
     positions: np.ndarray
+    is_scored: np.ndarray
+    source: int
 
 
 class Windows(NamedTuple):
-    """Concatenate and split: window w begins at token w × context, its last token is the next one's first."""
+    """The windows of a split of one part of the mixture."""
 
     split: Split
+    plan: Plan
     context: int
     cross_records: bool
-
-    @property
-    def whole(self) -> int:
-        """Number of windows without padding."""
-        return (self.split.tokens - 1) // self.context
-
-    @property
-    def all(self) -> int:
-        """Number of windows that together score every token once; the last may be padded."""
-        return -(-(self.split.tokens - 1) // self.context)
+    source: int
 
     def window(self, index: int) -> Window:
-        """Return window `index`; what a split does not have is padding, all of it from window `all` on."""
-        if index >= self.all:
-            return Window(*np.zeros((3, self.context + 1), np.int32))
-        start = index * self.context
-        stop = min(start + self.context + 1, self.split.tokens)
-        ids = self.split.read(start, stop)
-        places = np.arange(start, stop)
+        """Return window `index`; what a split does not have is padding, all of it from window `plan.all` on."""
+        starts, stops = self.plan.stretches(index)
+        offsets = self.split.offsets
+        is_rest = offsets[np.searchsorted(offsets, starts, "right") - 1] != starts
+        is_rest[:1] = False  # of those that follow another, only a rest cannot share the end-of-text between them
+        counts = stops - starts + 1
+        at = np.cumsum(counts - 1 + is_rest) - (counts - 1)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        places = np.full(self.context + 1, -1)  # of each token, in the split
+        places[np.repeat(at, counts) + within] = np.repeat(starts, counts) + within
+        is_text = places >= 0
+        ids = np.zeros(self.context + 1, np.int32)
+        ids[is_text] = self.split.read(places[is_text])
+        is_scored = is_text.copy()
+        is_scored[at[is_rest]] = is_scored[0] = False
         if self.cross_records:
-            segments, positions = np.ones_like(ids), np.arange(len(ids), dtype=np.int32)
+            is_first = np.arange(self.context + 1) == 0
         else:
-            offsets = self.split.offsets
-            record = np.searchsorted(offsets, places, "right") - 1
-            begin = np.maximum(offsets[record], start)
-            segments = (record - record[0] + 1).astype(np.int32)
-            positions = (places - begin).astype(np.int32)
-        missing = (0, self.context + 1 - len(ids))
-        return Window(*(np.pad(field, missing) for field in (ids, segments, positions)))
+            record = np.searchsorted(offsets, places, "right")
+            is_first = np.append(True, (np.diff(places) != 1) | (np.diff(record) != 0))
+        numbers = np.arange(self.context + 1)
+        positions = numbers - np.maximum.accumulate(np.where(is_first, numbers, 0))
+        segments, positions = ((field * is_text).astype(np.int32) for field in (np.cumsum(is_first), positions))
+        return Window(ids, segments, positions, is_scored, self.source)
+
+
+def planned(parts: Sequence[Part], split: str, section: Any, context: int) -> list[Windows]:
+    """Return the windows of a split of every part; section is config.data."""
+
+    def windows(source: int, part: Part) -> Windows:
+        mine: Split = getattr(part, split)
+        plan = PACKINGS[section.packing](mine.offsets, mine.tokens, context)
+        return Windows(mine, plan, context, section.cross_records, source)
+
+    return [windows(source, part) for source, part in enumerate(parts)]

@@ -19,9 +19,10 @@ def causal(section, logits: losses.Logits) -> Objective:
         return Batch(
             inputs=window.ids[:-1],
             targets=window.ids[1:],
-            weights=(window.segments[1:] > 0).astype(np.float32),
+            weights=window.is_scored[1:].astype(np.float32),
             segments=window.segments[:-1],
             positions=window.positions[:-1],
+            source=np.int32(window.source),
         )
 
     def loss(forward, params, batch, key):

@@ -1,6 +1,7 @@
 """Training text → a tokenizer of the kind that the config spells."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
@@ -11,15 +12,25 @@ UNKNOWN = "\ufffd"  # what a character tokenizer makes of a character it has not
 _LEARN_CHARACTERS = 1 << 28  # of text that merges are learned from; more changes them no longer
 
 
-def learn(kind: str, texts: Iterable[str]) -> Tokenizer:
+def learn(section: Any, texts: Iterable[str]) -> Tokenizer:
     """Return a tokenizer: `byte`, `char` (the characters seen), or `bpe:SIZE` (byte-level BPE, as GPT-2's).
 
     Args:
-      kind: as the config's data.tokenizer.
+      section: config.data; its `tokenizer` names the kind.
       texts: the training split.
     """
-    name, _, size = kind.partition(":")
-    return Tokenizer(KINDS[name](texts, int(size or 0)), kind)
+    name, _, size = section.tokenizer.partition(":")
+    return Tokenizer(KINDS[name](texts, int(size or 0)), section.tokenizer)
+
+
+def reads_text(kind: str) -> bool:
+    """Say whether a kind of tokenizer depends on the training text."""
+    return kind != "byte"
+
+
+def key(section: Any) -> str:
+    """Return what a tokenizer depends on beside the text."""
+    return section.tokenizer
 
 
 def _bytes(texts: Iterable[str], size: int) -> tokenizers.Tokenizer:

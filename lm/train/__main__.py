@@ -117,9 +117,9 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     writer = metrics.Writer(folder, start, section.mirrors, progress.say)
     saver = checkpoint.Saver(folder / workdir.CHECKPOINTS, section.keep_latest, section.keep_best, progress.say)
     log = hooks.Log(run, parameter_names(run.bundle(state).model), writer, progress, start, seconds)
-    text_bytes = run.store.valid.bytes
+    parts = [(part.name, part.valid.bytes) for part in run.store.parts]
     measure = lambda state: heldout.measure(
-        run.score, evaluated(state), progress.track(run.valid(), run.valid_batches), text_bytes, stop.is_asked
+        run.score, evaluated(state), progress.track(run.valid(), run.valid_batches), parts, stop.is_asked
     )
     validation = hooks.Validation(measure, log, writer, progress)
     prompt = section.sample_prompt

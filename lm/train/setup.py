@@ -16,7 +16,7 @@ from lm.batch import Batch
 from lm.config.field import split
 from lm.config.resolve import bind
 from lm.costs import devices, flops
-from lm.data import batches, store, windows
+from lm.data import batches, facts, store, windows
 from lm.growth import Growth
 from lm.model.transformer import Transformer
 from lm.objective.catalog import objective
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     """What a run is made of.
 
     config: resolved and bound. store: its tokens. facts: for run.json.
-    batch: k → Batch. valid: () → valid_batches batches that hold every held-out token once.
+    batch: k → Batch. valid: () → valid_batches pairs (part, Batch) that hold every held-out token once.
     step: (state, batch) → (state, metrics), compiled. score: (params, batch) → (sum, weight), compiled.
     create: () → the State before the first step. restore: step → the State saved then.
     bundle: State → a Bundle to sample from. tokens: steps → training tokens in them.
@@ -45,7 +45,7 @@ class Run(NamedTuple):
     store: store.Store
     facts: dict[str, Any]
     batch: Callable[[int], Batch]
-    valid: Callable[[], Iterator[Batch]]
+    valid: Callable[[], Iterator[tuple[int, Batch]]]
     valid_batches: int
     step: Callable[..., Any]
     score: Callable[..., Any]
@@ -63,7 +63,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     """
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     tokens = store.open_store(config.data, say)
-    config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.train.tokens)
+    config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.tokens)
     model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
@@ -84,7 +84,8 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         params = model.init(jax.random.key(config.seed), ids, ids, ids)["params"]
         return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
-    step = make_step(goal, forward, optimizer, schedule, config.seed, config.train)
+    sources = [part.name for part in tokens.parts] if len(tokens.parts) > 1 else []
+    step = make_step(goal, forward, optimizer, schedule, config.seed, config.train, sources)
     shape = jax.eval_shape(create)
     layout = rules.shardings(shape, mesh)
     template = jax.tree.map(
@@ -97,7 +98,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         if saved["fingerprint"] != tokens.fingerprint:
             raise Refusal(
                 f"{folder} was trained on other data: its tokens have the fingerprint {saved['fingerprint'][:12]}, "
-                f"those of {config.data.source!r} here have {tokens.fingerprint[:12]}; use another --workdir."
+                f"those here have {tokens.fingerprint[:12]}; use another --workdir."
             )
         scalar = lambda value, like: jax.device_put(jax.numpy.asarray(value, like.dtype), like.sharding)
         return states.State(
@@ -111,24 +112,27 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     rows = rules.rows(mesh)
     size = config.data.batch_size
     length = goal.length(config.model.context)
-    train_rows = batches.train_rows(
-        windows.Windows(tokens.train, length, config.data.cross_records), goal.shape, config.seed
-    )
+    train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
+    train_rows = batches.train_rows(tokens.parts, train, goal.shape, config.seed)
     growth = Growth(size, config.train.accumulate, config.train.batch_warmup_steps)
     if growth.warmup:
         train_rows = batches.grown(train_rows, growth)
-    held_out = windows.Windows(tokens.valid, length, config.data.cross_records)
-    valid_rows = batches.valid_rows(held_out, goal.shape, config.seed)
-    valid_batch = lambda k: batches.batch(valid_rows, k, size, rows)
-    valid_batches = -(-held_out.all // size)
+    valid_rows = [batches.valid_rows(mine, goal.shape, config.seed) for mine in held_out]
+    valid = batches.valid_batches(held_out, size)
+
+    def valid_batch(number: int) -> tuple[int, Batch]:
+        part, k = valid[number]
+        return part, batches.batch(valid_rows[part], k, size, rows)
+
     view = Transformer(_unrolled(config.model))
     return Run(
         config=config,
         store=tokens,
-        facts=_facts(config, tokens, mesh),
+        facts=_facts(config, mesh)
+        | {"data": facts.facts(tokens, config.data, train, growth.before(config.train.steps))},
         batch=lambda k: batches.batch(train_rows, k, size, rows),
-        valid=lambda: batches.prefetched(valid_batch, 0, valid_batches),
-        valid_batches=valid_batches,
+        valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
+        valid_batches=len(valid),
         step=compiling.compile_step(step, shape, mesh),
         score=jax.jit(lambda params, batch: goal.loss(forward, params, batch, None)[:2]),
         create=lambda: compiling.initialise(create, mesh),
@@ -157,13 +161,9 @@ def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
     return ml_collections.FrozenConfigDict(values)
 
 
-def _facts(config: ml_collections.FrozenConfigDict, tokens: store.Store, mesh: Any) -> dict[str, Any]:
+def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]:
     kind = jax.devices()[0].device_kind
     peak = devices.peak(kind)
-    splits = {
-        name: {key: tokens.index["splits"][name][key] for key in ("records", "tokens", "bytes", "xz_bytes")}
-        for name in store.SPLITS
-    }
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "grain")
     return {
         "finished": False,
@@ -179,7 +179,6 @@ def _facts(config: ml_collections.FrozenConfigDict, tokens: store.Store, mesh: A
         "flops_per_token": flops.training_flops_per_token(config.model),
         "tokens_per_step": config.data.batch_size * config.model.context,
         "vocabulary": config.model.vocabulary,
-        "data": {"source": config.data.source, "fingerprint": tokens.fingerprint, "store": tokens.folder.name} | splits,
     }
 
 

@@ -11,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.batch import Batch
 from lm.data import batches
-from lm.data.store import Split
+from lm.data.packing import PACKINGS
+from lm.data.store import Part, Split
 from lm.data.windows import Windows
 from lm.objective.catalog import OBJECTIVES
 from lm.refusal import Refusal
@@ -19,9 +20,17 @@ from lm.refusal import Refusal
 CONTEXT, SIZE = 5, 8
 
 
-def windows_of(tokens):
+def windows_of(tokens, source=0):
     ids = np.arange(1, tokens + 1, dtype=np.uint16)  # the first id of a window says which window it is
-    return Windows(Split((ids,), np.array([0]), np.arange(0, tokens - 1, 7), tokens, bytes=0), CONTEXT, False)
+    split = Split((ids,), np.array([0]), np.arange(0, tokens - 1, 7), tokens, bytes=0)
+    return Windows(split, PACKINGS["split"](split.offsets, tokens, CONTEXT), CONTEXT, False, source)
+
+
+def rows_of(goal, seed, *given):
+    """Return the training rows of parts, each a name, a weight and a number of tokens."""
+    parts = [Part(name, weight, None, {}, "", None, None) for name, weight, _ in given]
+    windows = [windows_of(tokens, source) for source, (_, _, tokens) in enumerate(given)]
+    return batches.train_rows(parts, windows, goal.shape, seed)
 
 
 def sharded(devices, axis="data"):
@@ -36,7 +45,7 @@ def goal(tiny):
 @pytest.fixture
 def rows(goal):
     """Seed → training rows of 17 whole windows and a part of one."""
-    return lambda seed: batches.train_rows(windows_of(17 * CONTEXT + 3), goal.shape, seed)
+    return lambda seed: rows_of(goal, seed, ("a", 1, 17 * CONTEXT + 3))
 
 
 def window_numbers(rows, samples):
@@ -90,6 +99,7 @@ def test_batches_are_the_same_on_any_number_of_devices(rows, devices):
     assert as_lists(one) == as_lists(many)
     assert len(many.inputs.addressable_shards) == devices
     assert {shard.data.shape for shard in many.inputs.addressable_shards} == {(SIZE // devices, CONTEXT)}
+    assert {shard.data.shape for shard in many.source.addressable_shards} == {(SIZE // devices,)}
 
 
 @pytest.mark.parametrize(("devices", "axis"), [(1, "data"), (8, "data"), (2, None)])
@@ -107,19 +117,53 @@ def test_each_row_is_built_once(rows, devices, axis):
 def test_validation_is_the_text_in_order_and_then_padding(goal):
     windows = windows_of(9 * CONTEXT + 3)
     rows = batches.valid_rows(windows, goal.shape, 3)
-    made = [batches.batch(rows, k, SIZE, sharded(2)) for k in range(-(-windows.all // SIZE))]
+    made = [batches.batch(rows, k, SIZE, sharded(2)) for _, k in batches.valid_batches([windows], SIZE)]
     weights = np.concatenate([np.asarray(batch.weights).ravel() for batch in made])
     targets = np.concatenate([np.asarray(batch.targets).ravel() for batch in made])
     assert targets[weights > 0].tolist() == list(range(2, windows.split.tokens + 1))
     assert weights.sum() == windows.split.tokens - 1 and set(weights.tolist()) == {0.0, 1.0}
-    past = np.asarray(made[-1].segments)[windows.all - SIZE :]
+    past = np.asarray(made[-1].segments)[windows.plan.all - SIZE :]
     assert past.size and not past.any()
 
 
+def test_no_batch_of_validation_holds_two_parts(goal):
+    windows = [windows_of(tokens, source) for source, tokens in enumerate((9 * CONTEXT + 3, 8 * CONTEXT + 1, 7))]
+    assert batches.valid_batches(windows, SIZE) == [(0, 0), (0, 1), (1, 0), (2, 0)]
+    targets = {part: [] for part in range(3)}
+    for part, k in batches.valid_batches(windows, SIZE):
+        made = batches.batch(batches.valid_rows(windows[part], goal.shape, 3), k, SIZE, sharded(2))
+        assert set(np.asarray(made.source).tolist()) == {part}
+        targets[part] += np.asarray(made.targets)[np.asarray(made.weights) > 0].tolist()
+    for part, mine in enumerate(windows):
+        assert targets[part] == list(range(2, mine.split.tokens + 1))
+
+
+MIXTURE = ("a", 2, 17 * CONTEXT + 3), ("b", 3, 11 * CONTEXT + 2), ("c", 0, 3)
+
+
+def test_a_mixture_has_its_shares_in_every_cycle_and_never_what_has_none(goal):
+    rows = rows_of(goal, 3, *MIXTURE)
+    sources = [int(rows(sample).source) for sample in range(35)]
+    assert all(sorted(sources[start : start + 5]) == [0, 0, 1, 1, 1] for start in range(0, 35, 5))
+    assert rows(7).source.dtype == np.int32
+
+
+def test_a_part_has_its_own_order_whatever_is_beside_it(goal):
+    def drawn(name, *given):
+        rows, place = rows_of(goal, 3, *given), [name for name, _, _ in given].index(name)
+        made = [rows(sample) for sample in range(6 * 17)]
+        return [int(row.inputs[0]) for row in made if row.source == place][:34]
+
+    alone = drawn("a", MIXTURE[0])
+    assert len(set(alone)) == 17 and len(alone) == 34
+    assert drawn("a", *MIXTURE) == drawn("a", *MIXTURE[::-1]) == drawn("a", MIXTURE[0], ("d", 1, 31)) == alone
+    assert drawn("z", ("z", 2, 17 * CONTEXT + 3)) != alone
+
+
 def test_too_little_text_for_one_window_is_refused(goal):
-    assert batches.train_rows(windows_of(CONTEXT + 1), goal.shape, 3)(7).inputs.tolist() == [1, 2, 3, 4, 5]
-    with pytest.raises(Refusal, match=r"5 tokens.*model\.context \(5\)\.$"):
-        batches.train_rows(windows_of(CONTEXT), goal.shape, 3)
+    assert rows_of(goal, 3, ("a", 1, CONTEXT + 1))(7).inputs.tolist() == [1, 2, 3, 4, 5]
+    with pytest.raises(Refusal, match=r"'b' has 5 tokens.*model\.context \(5\)\.$"):
+        rows_of(goal, 3, ("a", 1, CONTEXT + 1), ("b", 1, CONTEXT))
 
 
 def made_threads():

@@ -4,7 +4,6 @@ import json
 import lzma
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from lm.data import catalog, store
-from lm.data.sources import Record, Source
+from lm.data import build, store
 from lm.refusal import Refusal
 
 WORDS = ("the", "of", "and", "naïve", "日本", "x", "=", "3;", "def", "f():", "return\n\n")
@@ -22,19 +20,26 @@ WORDS = ("the", "of", "and", "naïve", "日本", "x", "=", "3;", "def", "f():", 
 OPEN = """
 import os, sys, time
 from types import SimpleNamespace
+from lm.data import build
 from lm.data.store import open_store
 folder, pattern, go, *kinds = sys.argv[1:]
+last, _, count = go.partition(" at ")
+if count:
+    build._CHUNK_CHARACTERS, build._SAY_SECONDS = 211, 0
+heard = []
 def say(words):
     print(words, flush=True)
-    if go == "die" and words.startswith("tokenising valid"):
+    heard.append(words)
+    if count and sum(line.startswith(last) for line in heard) == int(count):
         os.kill(os.getpid(), 9)
     if os.path.exists(go) and "learning" in words:
         time.sleep(0.7)  # so that the other process comes while this one builds
 print("ready", flush=True)
-while go not in ("", "die") and not os.path.exists(go):
+while not (count or go == "" or os.path.exists(go)):
     time.sleep(0.001)
 for kind in kinds:
-    section = SimpleNamespace(store=folder, source=pattern, text_field="text", tokenizer=kind, valid_fraction=0.1)
+    section = SimpleNamespace(store=folder, source=pattern, mixture=(), text_field="text", tokenizer=kind,
+                              valid_fraction=0.1, normalization="none")
     print("fingerprint", open_store(section, say).fingerprint)
 """
 
@@ -49,35 +54,17 @@ def write_lines(folder, values):
     return f"files:{folder}/text.jsonl"
 
 
-@pytest.fixture
-def section(tiny, tmp_path):
-    """Return a function: data fields → a data section whose store is in tmp_path."""
-
-    def make(**fields):
-        given = {"store": str(tmp_path / "store"), "tokenizer": "byte", "valid_fraction": 0.1} | fields
-        return tiny(**{f"data__{name}": value for name, value in given.items()}).data
-
-    return make
-
-
-@pytest.fixture
-def source_of(monkeypatch):
-    """Return a function: records → what data.source must say to get them."""
-
-    def make(records):
-        whole = [Record(*record) for record in records]
-        source = Source(lambda: iter(whole), repr(whole), 0)
-        monkeypatch.setitem(catalog.SOURCES, "files", lambda rest, field: source)
-        return "files:memory"
-
-    return make
-
-
-def records_of(opened, name):
+def records_of(opened, name, part=0):
     """Return the texts of a split's records, cut at their offsets."""
-    split = getattr(opened, name)
+    split = getattr(opened.parts[part], name)
     stops = [*split.offsets.tolist()[1:], split.tokens - 1]
-    return [opened.tokenizer.decode(split.read(start, stop)) for start, stop in zip(split.offsets, stops, strict=True)]
+    read = lambda start, stop: opened.tokenizer.decode(split.read(np.arange(start, stop)))
+    return [read(start, stop) for start, stop in zip(split.offsets, stops, strict=True)]
+
+
+def contents(folder):
+    """Return path → bytes of all files."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "bpe:311"])
@@ -87,48 +74,18 @@ def test_what_is_read_is_the_text_in_order_with_an_end_before_each_record_and_af
 ):
     original = texts(count, words=97)
     opened = store.open_store(section(source=write_lines(tmp_path, original), tokenizer=kind))
-    found = {name: records_of(opened, name) for name in store.SPLITS}
+    found = {name: records_of(opened, name) for name in build.SPLITS}
     if count < 100:
         assert [train + valid for train, valid in zip(found["train"], found["valid"], strict=True)] == original
     else:
         held_out = set(found["valid"])
         assert found["valid"] == [text for text in original if text in held_out]
         assert found["train"] == [text for text in original if text not in held_out]
-    for name, split in (("train", opened.train), ("valid", opened.valid)):
-        ids = split.read(0, split.tokens)
+    for name, split in (("train", opened.parts[0].train), ("valid", opened.parts[0].valid)):
+        ids = split.read(np.arange(split.tokens))
         assert ids.dtype == np.int32 and len(ids) == split.tokens
         assert np.flatnonzero(ids == opened.tokenizer.end).tolist() == [*split.offsets.tolist(), split.tokens - 1]
         assert split.bytes == sum(len(text.encode()) for text in found[name])
-
-
-def test_few_records_give_their_tails(section, source_of):
-    opened = store.open_store(section(source=source_of([("a", "0123456789" * 7), ("b", "x" * 7)]), valid_fraction=0.2))
-    assert records_of(opened, "train") == ["0123456789" * 5 + "012345", "x" * 5]
-    assert records_of(opened, "valid") == ["6789" + "0123456789", "xx"]
-
-
-def test_many_records_are_held_out_whole_by_their_ids_alone(section, source_of, tmp_path):
-    records = [
-        (f"doc{number}#{part}", f"{number} {part}", f"doc{number}")
-        for number in range(499)
-        for part in ("code", "prose")
-    ]
-    opened = store.open_store(section(source=source_of(records)))
-    valid = records_of(opened, "valid")
-    assert sorted(records_of(opened, "train") + valid) == sorted(text for _, text, _ in records)
-    documents = {text.split()[0] for text in valid}
-    assert sorted(valid) == sorted(f"{number} {part}" for number in documents for part in ("code", "prose"))
-    assert 0.06 < len(documents) / 499 < 0.14
-    other = store.open_store(section(source=source_of(records[::-1]), store=str(tmp_path / "other")))
-    assert records_of(other, "valid") == valid[::-1]
-
-
-def test_a_hundred_documents_are_many_and_parts_do_not_count(section, source_of, tmp_path):
-    parts = [(f"part{number}", f"text {number}", f"doc{number % 99}") for number in range(197)]
-    few = store.open_store(section(source=source_of(parts)))
-    many = store.open_store(section(source=source_of([*parts, ("doc99", "text")]), store=str(tmp_path / "other")))
-    assert few.valid.offsets.size == 197  # a tail of each
-    assert many.valid.offsets.size < 50
 
 
 def test_the_tokenizer_learns_from_the_training_split_only(section, source_of):
@@ -136,45 +93,108 @@ def test_the_tokenizer_learns_from_the_training_split_only(section, source_of):
     assert records_of(opened, "valid")[0].endswith("\ufffd")
 
 
-@pytest.mark.parametrize("shard_tokens", [1, 97, 1009])
+@pytest.mark.parametrize("shard_tokens", [7, 97, 1009])
 def test_shards_read_as_one(section, tmp_path, monkeypatch, shard_tokens):
-    source = write_lines(tmp_path, texts(53))
-    whole = store.open_store(section(source=source))
-    monkeypatch.setattr(store, "_SHARD_TOKENS", shard_tokens)
-    parts = store.open_store(section(source=source, store=str(tmp_path / "other")))
-    assert len(whole.train.shards) == 1 < len(parts.train.shards)
-    expected = whole.train.read(0, whole.train.tokens)
-    assert parts.train.read(0, parts.train.tokens).tolist() == expected.tolist()
+    source = write_lines(tmp_path, texts(31, words=11))
+    (whole,) = store.open_store(section(source=source)).parts
+    monkeypatch.setattr(build, "_SHARD_TOKENS", shard_tokens)
+    opened = store.open_store(section(source=source, store=str(tmp_path / "other")))
+    (part,) = opened.parts
+    assert len(whole.train.shards) == 1 < len(part.train.shards) == -(-whole.train.tokens // shard_tokens)
+    expected = whole.train.read(np.arange(whole.train.tokens))
+    assert part.train.read(np.arange(part.train.tokens)).tolist() == expected.tolist()
     for start in range(0, whole.train.tokens, 29):
-        for stop in range(start + 1, whole.train.tokens + 1, 211):
-            np.testing.assert_array_equal(parts.train.read(start, stop), expected[start:stop])
-    assert parts.valid.read(0, 7).tolist() == whole.valid.read(0, 7).tolist()
-    store.verify(parts)
+        for stop in range(start, whole.train.tokens + 1, 211):
+            np.testing.assert_array_equal(part.train.read(np.arange(start, stop)), expected[start:stop])
+    places = np.random.default_rng(7).permutation(whole.train.tokens)[:101]
+    np.testing.assert_array_equal(part.train.read(places), expected[places])
+    assert part.valid.read(np.arange(7)).tolist() == whole.valid.read(np.arange(7)).tolist()
+    store.verify(opened)
 
 
 def test_a_store_is_built_once_and_again_when_what_it_is_made_of_changes(section, tmp_path):
     source = write_lines(tmp_path, texts(53))
     said = []
     opened = lambda **fields: store.open_store(section(source=source, **fields), said.append)
+    folder = lambda opened: opened.parts[0].folder
     first = opened()
-    assert any("learning" in words for words in said) and any("tokenising valid" in words for words in said)
-    before = (first.folder / store.INDEX).stat().st_mtime_ns
+    assert any("tokenising" in words for words in said) and not any("learning" in words for words in said)
+    before = contents(tmp_path / "store")
     said.clear()
     second = opened()
-    assert second.folder == first.folder and second.fingerprint == first.fingerprint and said == []
-    assert (second.folder / store.INDEX).stat().st_mtime_ns == before
-    folders = {first.folder, opened(tokenizer="char").folder, opened(valid_fraction=0.2).folder}
+    assert folder(second) == folder(first) and second.fingerprint == first.fingerprint and said == []
+    assert contents(tmp_path / "store") == before
+    changes = {"tokenizer": "char"}, {"valid_fraction": 0.2}, {"normalization": "nfc"}
+    folders = {folder(first), *(folder(opened(**fields)) for fields in changes)}
     write_lines(tmp_path, texts(53, seed=8))
     changed = opened()
-    assert len(folders | {changed.folder}) == 4 and changed.fingerprint != first.fingerprint
+    assert len(folders | {folder(changed)}) == 5 and changed.fingerprint != first.fingerprint
     assert records_of(changed, "train")[3] + records_of(changed, "valid")[3] == texts(53, seed=8)[3]
+    assert opened(tokenizer="bpe:311").tokenizer.size == 311 and any("learning" in words for words in said)
+
+
+def test_text_is_brought_to_its_normal_form_before_it_is_counted_and_learned(section, source_of):
+    source = source_of([("a", "cafe\u0301 " * 30)])
+    opened = store.open_store(section(source=source, tokenizer="char", normalization="nfc"))
+    assert records_of(opened, "train")[0] + records_of(opened, "valid")[0] == "caf\u00e9 " * 30
+    assert opened.parts[0].train.bytes + opened.parts[0].valid.bytes == 30 * len("caf\u00e9 ".encode())
+    assert opened.tokenizer.size == 2 + len("caf\u00e9 ")
+
+
+def mixed(source_of, *names):
+    """Return data.mixture of 53 records a name, 1 to 3 of a cycle."""
+    spelled = [source_of([(f"{name}{n}", f"{name} {n} " * 7) for n in range(53)], name) for name in names]
+    return tuple(f"{source}={weight}" for weight, source in enumerate(spelled, 1))
+
+
+def test_a_mixture_has_a_part_for_each_source(section, source_of):
+    opened = store.open_store(section(mixture=mixed(source_of, "a", "b", "c")))
+    assert [part.name for part in opened.parts] == ["files:a", "files:b", "files:c"]
+    assert [part.weight for part in opened.parts] == [1, 2, 3] and opened.shares == [1 / 6, 2 / 6, 3 / 6]
+    assert opened.tokens == sum(part.train.tokens for part in opened.parts)
+    for place, name in enumerate("abc"):
+        assert records_of(opened, "train", place)[0].startswith(f"{name} 0")
+        assert (records_of(opened, "train", place)[7] + records_of(opened, "valid", place)[7]) == f"{name} 7 " * 7
+
+
+@pytest.mark.parametrize(("kind", "tokenised"), [("byte", ["files:c"]), ("bpe:263", ["files:a", "files:b", "files:c"])])
+def test_another_source_alone_is_tokenised_where_the_tokenizer_stays(section, source_of, kind, tokenised):
+    mixture = mixed(source_of, "a", "b", "c")
+    two = store.open_store(section(mixture=mixture[:2], tokenizer=kind))
+    said = []
+    three = store.open_store(section(mixture=mixture, tokenizer=kind), said.append)
+    assert [words.split()[1].rstrip(":") for words in said if words.startswith("tokenised")] == tokenised
+    assert ([part.folder for part in two.parts] == [part.folder for part in three.parts[:2]]) == (kind == "byte")
+    assert two.fingerprint != three.fingerprint
+
+
+def test_other_weights_are_another_fingerprint_of_the_same_tokens(section, source_of):
+    mixture = mixed(source_of, "a", "b")
+    first = store.open_store(section(mixture=mixture, tokenizer="char"))
+    said = []
+    changed = store.open_store(section(mixture=(mixture[0], "files:b=7"), tokenizer="char"), said.append)
+    same = store.open_store(section(mixture=("files:a=0.5", "files:b=1"), tokenizer="char"), said.append)
+    assert said == [] and [part.folder for part in changed.parts] == [part.folder for part in first.parts]
+    assert changed.fingerprint != first.fingerprint == same.fingerprint
+
+
+def test_a_source_of_no_weight_is_held_out_only(section, source_of):
+    mixture = (source_of([("a", "abc" * 30)], "a") + "=1", source_of([("b", "xyz" * 30)], "b") + "=0")
+    opened = store.open_store(section(mixture=mixture, tokenizer="char"))
+    assert opened.tokens == opened.parts[0].train.tokens and opened.tokenizer.size == 2 + 3
+    assert records_of(opened, "valid", 1) == ["\ufffd" * 9]
+
+
+def test_tokenizers_learn_from_all_sources_in_turn():
+    streams = [iter(["a" * 7, "b" * 7, "c"]), iter([]), iter(["x" * 3] * 5)]
+    assert "".join(text[0] for text in store._in_turn(streams)) == "axxxbxxc"
 
 
 @pytest.mark.parametrize("name", ["train-00000.bin", "valid-00000.bin", "train-offsets.bin"])
 @pytest.mark.parametrize("damage", ["short", "long", "missing"])
 def test_a_file_of_another_size_is_named(section, tmp_path, name, damage):
     data = section(source=write_lines(tmp_path, texts(53)))
-    path = store.open_store(data).folder / name
+    path = store.open_store(data).parts[0].folder / name
     if damage == "missing":
         path.unlink()
     else:
@@ -183,11 +203,11 @@ def test_a_file_of_another_size_is_named(section, tmp_path, name, damage):
         store.open_store(data)
 
 
-@pytest.mark.parametrize("name", ["train-00000.bin", "valid-00000.bin", "valid-offsets.bin"])
+@pytest.mark.parametrize("name", ["train-00000.bin", "valid-00000.bin", "valid-offsets.bin", "tokenizer.json"])
 def test_verify_notices_one_flipped_bit(section, tmp_path, name):
     opened = store.open_store(section(source=write_lines(tmp_path, texts(53))))
     store.verify(opened)
-    path = opened.folder / name
+    (path,) = (path for path in opened.files if path.name == name)
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 4
     path.write_bytes(data)
@@ -197,45 +217,51 @@ def test_verify_notices_one_flipped_bit(section, tmp_path, name):
 
 @pytest.mark.parametrize("text", ["", "x"])
 def test_too_little_text_for_both_splits_is_refused(section, source_of, text):
-    with pytest.raises(Refusal, match=r"data\.source 'files:memory' is too small.*train split\.$"):
+    with pytest.raises(Refusal, match=r"'files:memory' is too small.*train split\.$"):
         store.open_store(section(source=source_of([("a", text)])))
 
 
 def test_the_yardstick_is_what_xz_makes_of_the_validation_text(section, tmp_path):
     opened = store.open_store(section(source=write_lines(tmp_path, texts(131))))
     text = "".join(records_of(opened, "valid")).encode()
-    assert abs(opened.index["splits"]["valid"]["xz_bytes"] - len(lzma.compress(text, preset=9))) <= 8
-    assert opened.index["splits"]["train"]["xz_bytes"] is None
+    assert abs(opened.parts[0].facts["valid"]["xz_bytes"] - len(lzma.compress(text, preset=9))) <= 8
+    assert opened.parts[0].facts["train"]["xz_bytes"] is None
 
 
 def test_beyond_its_limit_there_is_no_yardstick(section, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_XZ_BYTES", 97)
+    monkeypatch.setattr(build, "_XZ_BYTES", 97)
     opened = store.open_store(section(source=write_lines(tmp_path, texts(131))))
-    assert opened.index["splits"]["valid"]["xz_bytes"] is None
+    assert opened.parts[0].facts["valid"]["xz_bytes"] is None
 
 
 def test_chunks_do_not_show(section, tmp_path, monkeypatch):
     source = write_lines(tmp_path, texts(53))
     whole = store.open_store(section(source=source)).fingerprint
-    monkeypatch.setattr(store, "_CHUNK_CHARACTERS", 211)
+    monkeypatch.setattr(build, "_CHUNK_CHARACTERS", 211)
     assert store.open_store(section(source=source, store=str(tmp_path / "other"))).fingerprint == whole
 
 
 @pytest.mark.parametrize("left", ["part", "without index"])
-def test_what_was_left_half_built_is_built_again(section, tmp_path, left):
-    data = section(source=write_lines(tmp_path, texts(53)))
-    first = store.open_store(data)
-    kept = first.folder
+@pytest.mark.parametrize("kind", ["tokens", "tokenizer"])
+def test_what_was_left_half_built_is_built_again(section, tmp_path, left, kind):
+    data = section(source=write_lines(tmp_path, texts(53)), tokenizer="char")
+    store.open_store(data)
+    before = contents(tmp_path / "store")
+    (kept,) = (tmp_path / "store").glob(f"{kind}-*")
     if left == "part":
         kept = kept.rename(kept.with_name(f"{kept.name}.part"))
     (kept / store.INDEX).unlink()
-    (kept / "train-00000.bin").write_bytes(b"half")
+    largest = max(kept.iterdir(), key=lambda path: path.stat().st_size)
+    largest.write_bytes(b"half")
     (kept / "train-00007.bin").write_bytes(b"of another build")
-    again = store.open_store(data)
-    assert again.fingerprint == first.fingerprint and records_of(again, "valid")
-    store.verify(again)
-    assert os.listdir(tmp_path / "store") == [again.folder.name]
-    assert not (again.folder / "train-00007.bin").exists()
+    store.verify(store.open_store(data))
+    assert contents(tmp_path / "store") == before
+
+
+def test_a_build_that_fails_leaves_nothing_and_no_lock(section, source_of, tmp_path):
+    with pytest.raises(Refusal):
+        store.open_store(section(source=source_of([("a", "x")])))
+    assert [path.name.partition("-")[0] for path in (tmp_path / "store").iterdir()] == ["tokenizer"]
 
 
 def opening(folder, source, go, *kinds, **environment):
@@ -248,18 +274,21 @@ def opening(folder, source, go, *kinds, **environment):
     )
 
 
-def test_a_builder_killed_on_the_way_is_followed_at_once(section, tmp_path):
+@pytest.mark.parametrize("moment", ["tokenizer char at 1", "tokenising at 9", "tokenised at 1"])
+def test_a_builder_killed_on_the_way_is_followed_at_once_and_leaves_no_trace(section, tmp_path, moment):
     source = write_lines(tmp_path, texts(53))
-    killed = opening(tmp_path / "store", source, "die", "byte")
+    killed = opening(tmp_path / "store", source, moment, "char")
     said = killed.communicate()[0]
     assert killed.returncode == -signal.SIGKILL and "fingerprint" not in said
-    assert sorted(path.suffix for path in (tmp_path / "store").iterdir()) == [".lock", ".part"]
+    left = [path.name.partition("-")[0] + path.suffix for path in (tmp_path / "store").iterdir()]
+    assert sorted(left) in (["tokenizer.lock", "tokenizer.part"], ["tokenizer", "tokens.lock", "tokens.part"])
     begun = time.monotonic()
-    opened = store.open_store(section(source=source))
+    opened = store.open_store(section(source=source, tokenizer="char"))
     assert time.monotonic() - begun < 5
-    assert os.listdir(tmp_path / "store") == [opened.folder.name]
-    shutil.rmtree(tmp_path / "store")
-    assert store.open_store(section(source=source)).fingerprint == opened.fingerprint
+    store.verify(opened)
+    store.open_store(section(source=source, tokenizer="char", store=str(tmp_path / "undisturbed")))
+    assert contents(tmp_path / "store") == contents(tmp_path / "undisturbed")
+    assert len(contents(tmp_path / "store")) == 3 + 5
 
 
 def test_two_processes_at_once_build_one_store(tmp_path):

@@ -1,10 +1,15 @@
 """Windows against a slow, obvious version: every token is a target once, and no record sees another."""
 
+import jax
 import numpy as np
 import pytest
 
+from lm.batch import Batch
+from lm.data.packing import PACKINGS, Plan
 from lm.data.store import Split
 from lm.data.windows import Windows
+from lm.model.transformer import Transformer
+from lm.objective.catalog import OBJECTIVES
 
 END = 99
 RECORDS = ([3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3], [8, 4], [6, 2, 6, 4, 3, 3, 8])
@@ -44,6 +49,28 @@ def slow(records, context, cross_records):
     return windows
 
 
+def windows_of(split, context, cross_records=False, packing="split"):
+    plan = PACKINGS[packing](split.offsets, split.tokens, context)
+    return Windows(split, plan, context, cross_records, source=7)
+
+
+def slow_packed(split, windows):
+    """Yield what the stretches of each window make, as lists of (id, segment, position, is scored)."""
+    stream, begins = split.read(np.arange(split.tokens)).tolist(), set(split.offsets.tolist())
+    for index in range(windows.plan.all):
+        rows = []
+        for start, stop in windows.plan.stretches(index).T.tolist():
+            if rows and start in begins:  # the end-of-text that closes one record opens the next
+                rows[-1] = (END, rows[-2][1] + 1, 0, True)
+            else:
+                rows.append((stream[start], rows[-1][1] + 1 if rows else 1, 0, False))
+            segment = rows[-1][1]
+            rows += [(stream[place], segment, place - start, True) for place in range(start + 1, stop)]
+            opens = stop in begins
+            rows.append((stream[stop], segment + opens, 0 if opens else stop - start, True))
+        yield rows + [(0, 0, 0, False)] * (windows.context + 1 - len(rows))
+
+
 CONTEXTS = (2, 3, 5, 11, 32, 33, 101)
 
 
@@ -51,29 +78,86 @@ CONTEXTS = (2, 3, 5, 11, 32, 33, 101)
 @pytest.mark.parametrize("cross_records", [False, True])
 @pytest.mark.parametrize("shard_sizes", [(), (7, 13)])
 def test_windows_are_those_of_the_slow_version(context, cross_records, shard_sizes):
-    windows = Windows(split_of(RECORDS, shard_sizes), context, cross_records)
+    windows = windows_of(split_of(RECORDS, shard_sizes), context, cross_records)
     expected = slow(RECORDS, context, cross_records)
-    assert windows.all == len(expected)
+    assert windows.plan.all == len(expected)
     for index, rows in enumerate(expected):
         window = windows.window(index)
-        assert all(field.dtype == np.int32 and field.shape == (context + 1,) for field in window)
-        assert np.stack(window, -1).tolist() == [list(row) for row in rows]
+        fields = window.ids, window.segments, window.positions
+        assert all(field.dtype == np.int32 and field.shape == (context + 1,) for field in fields)
+        assert np.stack(fields, -1).tolist() == [list(row) for row in rows]
+        assert window.is_scored.tolist() == [False] + [segment > 0 for _, segment, _ in rows[1:]]
+        assert window.source == 7
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_every_token_after_the_first_is_a_target_once(context):
+@pytest.mark.parametrize("shard_sizes", [(), (7, 13)])
+def test_packed_windows_are_those_of_the_slow_version(context, shard_sizes):
+    split = split_of(RECORDS, shard_sizes)
+    windows, crossing = (windows_of(split, context, crosses, "first_fit") for crosses in (False, True))
+    for index, rows in enumerate(slow_packed(split, windows)):
+        window = windows.window(index)
+        assert [list(row) for row in zip(*window[:4], strict=True)] == [list(row) for row in rows]
+        assert all(field.dtype == np.int32 for field in window[:3])
+        other, count = crossing.window(index), sum(segment > 0 for _, segment, _, _ in rows)
+        assert other.ids.tolist() == window.ids.tolist() and other.is_scored.tolist() == window.is_scored.tolist()
+        assert other.positions.tolist() == list(range(count)) + [0] * (context + 1 - count)
+        assert other.segments.tolist() == [1] * count + [0] * (context + 1 - count)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_every_token_after_the_first_is_a_target_once(context, packing):
     split = split_of(RECORDS)
-    windows = Windows(split, context, False)
-    targets = [window.ids[1:][window.segments[1:] > 0] for window in map(windows.window, range(windows.all))]
-    assert np.concatenate(targets).tolist() == split.read(1, split.tokens).tolist()
-    assert windows.whole == sum(bool(len(target) == context) for target in targets)
+    windows = windows_of(split, context, packing=packing)
+    targets = [window.ids[window.is_scored] for window in map(windows.window, range(windows.plan.all))]
+    assert sorted(np.concatenate(targets)) == sorted(split.read(np.arange(1, split.tokens)))
+    if packing == "split":
+        assert np.concatenate(targets).tolist() == split.read(np.arange(1, split.tokens)).tolist()
+        assert windows.plan.whole == sum(bool(len(target) == context) for target in targets)
+
+
+@pytest.mark.parametrize("context", [5, 11, 13])
+def test_packing_changes_no_loss(tiny, random_params, context):
+    """The loss of packed windows is that of each piece in a window of its own, to each token."""
+    config = tiny(model__vocabulary=128, model__context=context, model__layers=1)
+    model, goal = Transformer(config.model), OBJECTIVES["causal"](config.objective, 128, "float32")
+    params = random_params(model)
+
+    @jax.jit
+    def losses(batch):
+        forward = lambda params, batch, key: model.apply(
+            {"params": params}, batch.inputs, batch.positions, batch.segments
+        )[:2]
+        row = lambda weights: goal.loss(forward, params, batch._replace(weights=weights), None)[0]
+        return jax.grad(row)(batch.weights)  # the loss is linear in the weights: each target's own
+
+    def scored(plan):
+        windows = Windows(split, plan, context, False, 0)
+        rows = [goal.shape(windows.window(index), None) for index in range(plan.all)]
+        batch = Batch(*(np.stack(field) for field in zip(*rows, strict=True)))
+        found = {}
+        for index, (row, weights) in enumerate(zip(np.asarray(losses(batch)), batch.weights, strict=True)):
+            places = [range(start, stop) for start, stop in plan.stretches(index).T.tolist()]
+            flat = [place + 1 for some in places for place in some]
+            found |= dict(zip(flat, row[weights > 0], strict=True))
+        return found
+
+    split = split_of(RECORDS)
+    packed = PACKINGS["first_fit"](split.offsets, split.tokens, context)
+    pieces = [piece for index in range(packed.all) for piece in packed.stretches(index).T]
+    separate = Plan(len(pieces), len(pieces), lambda index: pieces[index][:, None])
+    assert packed.all < separate.all
+    ours, theirs = scored(packed), scored(separate)
+    assert sorted(ours) == sorted(theirs) == list(range(1, split.tokens))
+    np.testing.assert_allclose([ours[place] for place in theirs], list(theirs.values()), rtol=2e-5)
 
 
 def test_a_record_sees_itself_alone_and_counts_from_its_beginning():
     split = split_of(RECORDS)
-    windows = Windows(split, 11, False)
-    for index in range(windows.all):
-        ids, segments, positions = windows.window(index)
+    windows = windows_of(split, 11)
+    for index in range(windows.plan.all):
+        ids, segments, positions, _, _ = windows.window(index)
         real = segments > 0
         begins = np.flatnonzero(real & (positions == 0))
         assert begins[0] == 0 and np.all(ids[begins[1:]] == END)  # each later segment opens with an end-of-text
@@ -83,7 +167,7 @@ def test_a_record_sees_itself_alone_and_counts_from_its_beginning():
 
 def test_crossing_records_changes_segments_and_positions_but_no_ids():
     split = split_of(RECORDS)
-    alone, crossing = (Windows(split, 13, cross_records).window(0) for cross_records in (False, True))
+    alone, crossing = (windows_of(split, 13, cross_records).window(0) for cross_records in (False, True))
     assert alone.ids.tolist() == crossing.ids.tolist()
     assert alone.segments.max() > 1 and crossing.segments.max() == 1
     assert crossing.positions.tolist() == list(range(14)) != alone.positions.tolist()
@@ -91,17 +175,19 @@ def test_crossing_records_changes_segments_and_positions_but_no_ids():
 
 @pytest.mark.parametrize("context", [5, 31, 101])
 def test_the_last_window_is_padded_and_those_after_it_are_nothing_else(context):
-    windows = Windows(split_of(RECORDS), context, False)
-    missing = windows.all * context - (windows.split.tokens - 1)
-    last = windows.window(windows.all - 1)
-    assert missing > 0 and windows.whole == windows.all - 1
+    windows = windows_of(split_of(RECORDS), context)
+    missing = windows.plan.all * context - (windows.split.tokens - 1)
+    last = windows.window(windows.plan.all - 1)
+    assert missing > 0 and windows.plan.whole == windows.plan.all - 1
     assert np.count_nonzero(last.segments == 0) == missing and last.segments[0] == 1
-    for index in (windows.all, windows.all + 7):
-        after = windows.window(index)
-        assert all(field.shape == (context + 1,) and not field.any() for field in after)
+    for packing in PACKINGS:
+        windows = windows_of(split_of(RECORDS), context, packing=packing)
+        for index in (windows.plan.all, windows.plan.all + 7):
+            after = windows.window(index)
+            assert all(field.shape == (context + 1,) and not field.any() for field in after[:4])
 
 
 def test_a_split_that_fills_its_windows_has_no_padding():
-    windows = Windows(split_of(RECORDS), 32, False)
+    windows = windows_of(split_of(RECORDS), 32)
     assert windows.split.tokens == 33
-    assert windows.all == windows.whole == 1 and windows.window(0).segments.min() == 1
+    assert windows.plan.all == windows.plan.whole == 1 and windows.window(0).segments.min() == 1

@@ -18,14 +18,17 @@ def test_shape():
         ids=np.array([5, 1, 2, 5, 3, 0], np.int32),
         segments=np.array([1, 1, 1, 2, 2, 0], np.int32),
         positions=np.array([4, 5, 6, 0, 1, 0], np.int32),
+        is_scored=np.array([False, True, True, False, True, False]),
+        source=7,
     )
     row = GOAL.shape(window, (0, 0))
     expected = Batch(
         inputs=[5, 1, 2, 5, 3],
         targets=[1, 2, 5, 3, 0],
-        weights=[1, 1, 1, 1, 0],
+        weights=[1, 1, 0, 1, 0],
         segments=[1, 1, 1, 2, 2],
         positions=[4, 5, 6, 0, 1],
+        source=7,
     )
     for name in Batch._fields:
         np.testing.assert_array_equal(getattr(row, name), getattr(expected, name), err_msg=name)
@@ -34,7 +37,7 @@ def test_shape():
 
 
 def test_loss_of_an_even_guess_is_the_log_of_the_vocabulary():
-    batch = Batch(*np.zeros((3, 2, 5), np.int32), *np.zeros((2, 2, 5), np.int32))
+    batch = Batch(*np.zeros((3, 2, 5), np.int32), *np.zeros((2, 2, 5), np.int32), np.zeros(2, np.int32))
     batch = batch._replace(weights=np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.float32))
     seen = []
 

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lm.refusal import Refusal
+from lm.text import learn as learning
 from lm.text import tokenizer
-from lm.text.learn import learn
 from lm.text.tokenizer import END
 
 KINDS = ("byte", "char", "bpe:311")
@@ -27,6 +28,11 @@ TRICKY = (
     "naïve café 日本語 🙂🏽 e\u0301 \u200d\ufeff\ufffd\u2028\x00\x1c\x85\xa0",
     "don't I'll we've 12345 3.14 ___ !!! ((()))",
 )
+
+
+def learn(kind, texts):
+    """Return a tokenizer of a kind, learned from texts."""
+    return learning.learn(SimpleNamespace(tokenizer=kind), texts)
 
 
 def corpus():
@@ -158,11 +164,13 @@ def test_learning_is_deterministic(kind):
 
 def test_learning_does_not_depend_on_hashing_or_threads():
     program = """if True:
-        import hashlib, random, sys
+        import hashlib, random
+        from types import SimpleNamespace
         from lm.text.learn import learn
         texts = ["".join(random.Random(n).choices("abcdeé .", k=997)) for n in range(13)]
         for kind in ("char", "bpe:311"):
-            print(hashlib.sha256(learn(kind, texts)._inner.to_str().encode()).hexdigest())
+            learned = learn(SimpleNamespace(tokenizer=kind), texts)
+            print(hashlib.sha256(learned._inner.to_str().encode()).hexdigest())
     """
     found = {
         subprocess.run(
