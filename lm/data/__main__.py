@@ -42,7 +42,7 @@ def main() -> None:
         config.train.steps
     )
     print(f"run          {config.train.steps:,} steps of {config.data.batch_size} windows")
-    for part in facts(tokens, config.data, train, samples)["parts"]:
+    for part in facts(tokens, train, samples)["parts"]:
         _show_part(part)
     most = sum(mine.plan.whole for mine in train)
     if ROWS.value > most:

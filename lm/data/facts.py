@@ -10,8 +10,8 @@ from lm.data.windows import Windows
 _NUMBERS = ("records", "tokens", "bytes", "xz_bytes")
 
 
-def facts(store: Store, section: Any, train: Sequence[Windows], samples: int) -> dict[str, Any]:
-    """Return splits and parts of the store, and what a run of so many samples makes of them; section: config.data.
+def facts(store: Store, train: Sequence[Windows], samples: int) -> dict[str, Any]:
+    """Return splits and parts of the store, and what a run of so many samples makes of them.
 
     parts: of each source its share of the samples, the share of its windows' places that score a token, how often
     the run sees each window, and its splits. train, valid: sums, of what is trained on and of all that is held out;
@@ -35,7 +35,6 @@ def facts(store: Store, section: Any, train: Sequence[Windows], samples: int) ->
         return None if None in values else sum(values)
 
     return {
-        "source": ", ".join(section.mixture) or section.source,
         "fingerprint": store.fingerprint,
         **{split: {name: total(split, name) for name in _NUMBERS} for split in SPLITS},
         "parts": parts,

@@ -124,12 +124,13 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         part, k = valid[number]
         return part, batches.batch(valid_rows[part], k, size, rows)
 
+    data = {"source": ", ".join(config.data.mixture) or config.data.source}
+    data |= facts.facts(tokens, train, growth.before(config.train.steps))
     view = Transformer(_unrolled(config.model))
     return Run(
         config=config,
         store=tokens,
-        facts=_facts(config, mesh)
-        | {"data": facts.facts(tokens, config.data, train, growth.before(config.train.steps))},
+        facts=_facts(config, mesh) | {"data": data},
         batch=lambda k: batches.batch(train_rows, k, size, rows),
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),

@@ -36,7 +36,7 @@ def make_step(
 
     def sums(params, batch, key):
         total, weight, rows = objective.loss(forward, params, batch, key)
-        return total, (weight, [_by_source(sums_B, batch.source, max(1, len(sources))) for sums_B in rows])
+        return total, (weight, [_whole_and_parts(sums_B, batch.source, len(sources)) for sums_B in rows])
 
     def gradient(params, batch, key):
         (total, (weight, parts)), by_params = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
@@ -58,7 +58,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         keep = lambda new, old: jnp.where(is_good, new, old)
         metrics = {
-            "loss": parts[0].sum() / weight,
+            "loss": parts[0][0] / weight,
             "objective": total / weight,
             "learning_rate": schedule(state.step - state.skipped),
             "grad_norm": jnp.sqrt(squares.sum()),
@@ -68,7 +68,7 @@ def make_step(
         if section.noise_scale:
             metrics |= measures.noise(noise, squares.sum(), weight, section.accumulate)
         metrics |= measures.group_norms(section.group_norms, state.params, by_params, updates)
-        metrics |= {f"train/{name}/loss": parts[0][part] / parts[1][part] for part, name in enumerate(sources)}
+        metrics |= {f"train/{name}/loss": parts[0][part] / parts[1][part] for part, name in enumerate(sources, 1)}
         ema = state.ema
         if section.ema:
             count = state.step - state.skipped + 1
@@ -85,9 +85,10 @@ def make_step(
     return step
 
 
-def _by_source(sums_B, source_B, count):
-    """Return the sums of each source's rows, `(count,)`."""
-    return jnp.sum(jnp.where(source_B[None] == jnp.arange(count)[:, None], sums_B[None], 0), axis=1)
+def _whole_and_parts(sums_B, source_B, count):
+    """Return the sum of all rows and of each source's, `(1 + count,)`."""
+    of_source = jnp.where(source_B[None] == jnp.arange(count)[:, None], sums_B[None], 0)
+    return jnp.append(jnp.sum(sums_B), jnp.sum(of_source, axis=1))
 
 
 def _followed(ema, params, decay, count):

@@ -14,7 +14,8 @@ from lm.data import batches
 from lm.data.packing import PACKINGS
 from lm.data.store import Part, Split
 from lm.data.windows import Windows
-from lm.objective.catalog import OBJECTIVES
+from lm.objective.catalog import objective
+from lm.objective.losses import Logits
 from lm.refusal import Refusal
 
 CONTEXT, SIZE = 5, 8
@@ -39,7 +40,7 @@ def sharded(devices, axis="data"):
 
 @pytest.fixture
 def goal(tiny):
-    return OBJECTIVES["causal"](tiny().objective, 61, "float32")
+    return objective(tiny().objective, Logits(61))
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from lm.data.packing import PACKINGS, Plan
 from lm.data.store import Split
 from lm.data.windows import Windows
 from lm.model.transformer import Transformer
-from lm.objective.catalog import OBJECTIVES
+from lm.objective.catalog import objective
+from lm.objective.losses import logits_of
 
 END = 99
 RECORDS = ([3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3], [8, 4], [6, 2, 6, 4, 3, 3, 8])
@@ -121,7 +122,7 @@ def test_every_token_after_the_first_is_a_target_once(context, packing):
 def test_packing_changes_no_loss(tiny, random_params, context):
     """The loss of packed windows is that of each piece in a window of its own, to each token."""
     config = tiny(model__vocabulary=128, model__context=context, model__layers=1)
-    model, goal = Transformer(config.model), OBJECTIVES["causal"](config.objective, 128, "float32")
+    model, goal = Transformer(config.model), objective(config.objective, logits_of(config.model))
     params = random_params(model)
 
     @jax.jit

@@ -56,7 +56,7 @@ def test_only_training_smooths_and_adds():
     section = defaults("objective")
     section.update({"label_smoothing": 0.2, "z_loss": 0.1})
     goal = objective(ml_collections.FrozenConfigDict(section), Logits(11))
-    batch = Batch(*np.ones((5, 2, 5), np.int32))
+    batch = Batch(*np.ones((5, 2, 5), np.int32), np.zeros(2, np.int32))
     forward = lambda params, batch, key: (jax.numpy.eye(5)[None].repeat(2, 0), jax.numpy.ones((5, 13)).at[:, 1].set(3))
     total = lambda key: goal.loss(forward, "params", batch, key)[0] / 10
     log_total = np.log(10 * np.e + np.exp(3))

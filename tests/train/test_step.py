@@ -26,7 +26,7 @@ def _toy_loss(forward, params, batch, key):
     factors = batch.weights
     squares_B = sum(factors[:, i] * jnp.sum(leaf**2) for i, leaf in enumerate(jax.tree.leaves(params)))
     losses_B = squares_B + factors[:, 3] + jax.random.uniform(key) * factors[:, 5]
-    return jnp.sum(losses_B) + EXTRA, factors[:, 4].sum(), (losses_B, factors[:, 4])
+    return jnp.sum(losses_B) + EXTRA * factors[:, 4].sum(), factors[:, 4].sum(), (losses_B, factors[:, 4])
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def _factors(*rows):
     return Batch(ids, ids, np.array(rows, np.float32), ids, ids, np.arange(len(rows), dtype=np.int32) % 3)
 
 
-EXTRA = 0.25  # what the toy adds to each micro-batch's loss, as label smoothing does
+EXTRA = 0.25  # what the toy adds for each token, as label smoothing does
 FINE = (1, 2, 3, 0.5, 4, 0)
 
 
@@ -56,7 +56,7 @@ def test_metrics(accumulate):
     state, metrics = step(state, _factors(FINE, (1, 2, 3, 1.5, 0, 0)))
     loss = (2 * 14 + 4 * 1 + 6 * 20 + 2) / 4
     norm = np.sqrt(4 * 4 * 14 + 16 * 4 * 1 + 4 * 36 * 20) / 4
-    objective = loss + EXTRA * accumulate / 4
+    objective = loss + EXTRA
     expected = {
         "loss": loss,
         "objective": objective,
