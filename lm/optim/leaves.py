@@ -36,11 +36,11 @@ def per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformati
 
     Its state is what `inner` keeps of such leaves, those of the layers along a first axis.
     """
-    each = lambda function: (
-        lambda first, *rest: (jax.vmap(function) if jax.tree.leaves(first) else function)(
-            first, *rest
-        )  # nothing to map where all is frozen
-    )
+
+    def each(function):
+        """Map over the layers, of which there are none where all are frozen."""
+        return lambda first, *rest: (jax.vmap(function) if jax.tree.leaves(first) else function)(first, *rest)
+
     stacked = optax.GradientTransformation(each(inner.init), each(inner.update))
     label = lambda leaf, axes: "stacked" if axes[0] else "single"
     both = optax.partition({"stacked": stacked, "single": inner}, lambda tree: _map(label, tree))

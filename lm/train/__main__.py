@@ -152,7 +152,8 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
 def _opening(run: object, start: int) -> str:
     facts = run.facts
     words = f"{facts['parameters']:,} parameters, {facts['devices']} × {facts['device_kind']}, "
-    words += f"{run.config.train.steps:,} steps of {facts['tokens_per_step']:,} tokens"
+    most = "up to " if run.config.train.batch_warmup_steps else ""
+    words += f"{run.config.train.steps:,} steps of {most}{facts['tokens_per_step']:,} tokens"
     return words + (f", resuming after step {start:,}" if start else "")
 
 

@@ -158,6 +158,56 @@ FIELD_TABLE = [
     ({"schedule.final": 3e-3}, "schedule.final", "0.003", "schedule.peak (0.001)"),
     ({"train.accumulate": 3}, "train.accumulate", "3", "data.batch_size (16)"),
     ({"parallel.mesh.fsdp": -1}, "parallel.mesh.fsdp", "parallel.mesh.data", "-1"),
+    # of optimizers, schedules and growing batches
+    ({"optimizer.rates": ("embed",)}, "optimizer.rates", "('embed',)", "REGEX=FACTOR"),
+    ({"optimizer.rates": ("embed=-1",)}, "optimizer.rates", "('embed=-1',)", "at least 0"),
+    ({"optimizer.rates": ("(=1",)}, "optimizer.rates", "('(=1',)", "regular expressions"),
+    ({"optimizer.name": "schedule_free", "optimizer.b1": 0.0}, "optimizer.b1", "0.0", "schedule_free"),
+    ({"optimizer.name": "schedule_free", "train.ema": 0.9}, "train.ema", "0.9", "schedule_free"),
+    ({"train.ema": 0.9, "model.parameter_dtype": "bfloat16"}, "train.ema", "0.9", "'bfloat16'", "'float32'"),
+    (
+        {"optimizer.name": "schedule_free", "model.parameter_dtype": "bfloat16"},
+        "optimizer.name",
+        "'schedule_free'",
+        "'bfloat16'",
+    ),
+    ({"train.ema": 1.0}, "train.ema", "1.0", "below 1"),
+    ({"train.group_norms": ("[",)}, "train.group_norms", "('[',)", "regular expressions"),
+    ({"schedule.points": ("3=0.1", "3=0.2")}, "schedule.points", "('3=0.1', '3=0.2')", "that grow"),
+    ({"schedule.points": ("1.5=0.1",)}, "schedule.points", "('1.5=0.1',)", "whole steps"),
+    ({"schedule.points": ("1=-0.1",)}, "schedule.points", "('1=-0.1',)", "at least 0"),
+    ({"schedule.name": "points"}, "schedule.points", "()", "'STEP=RATE'"),
+    (
+        {"schedule.name": "points", "schedule.points": ("0=1.0",), "schedule.warmup_steps": 3},
+        "schedule.warmup_steps",
+        "3",
+        "unset",
+    ),
+    ({"schedule.name": "inverse_sqrt"}, "schedule.warmup_steps", "0", "inverse_sqrt"),
+    (
+        {"schedule.name": "wsd", "schedule.decay_fraction": 0.5, "schedule.warmup_steps": 11},
+        "schedule.decay_fraction",
+        "0.5",
+        "10 steps",
+        "(11)",
+        "(20)",
+    ),
+    ({"schedule.name": "wsd", "schedule.decay_shape": "exponential"}, "schedule.final", "0.0", "exponential"),
+    ({"schedule.decay_shape": "square"}, "schedule.decay_shape", "'square'", "sqrt"),
+    (
+        {"schedule.name": "cosine_restarts", "schedule.cycles": 18, "schedule.warmup_steps": 3},
+        "schedule.cycles",
+        "18",
+        "(17)",
+    ),
+    ({"train.batch_warmup_steps": 5}, "train.batch_warmup_steps", "5", "train.accumulate"),
+    ({"train.noise_scale": True}, "train.noise_scale", "True", "train.accumulate"),
+    (
+        {"train.noise_scale": True, "train.batch_warmup_steps": 5, "train.accumulate": 2},
+        "train.batch_warmup_steps",
+        "5",
+        "train.noise_scale",
+    ),
 ]
 
 # (entrance, its arguments, its keywords, what the sentence must show)
@@ -230,6 +280,7 @@ def test_families_fill_the_switches_left_unset(family):
 
 
 TOKENS = {"train.steps": None, "data.batch_size": 7, "model.context": 13}
+GROWING = TOKENS | {"data.batch_size": 8, "train.accumulate": 4, "train.batch_warmup_steps": 6}
 
 
 @pytest.mark.parametrize(
@@ -266,6 +317,8 @@ TOKENS = {"train.steps": None, "data.batch_size": 7, "model.context": 13}
         ({**TOKENS, "train.tokens": 1001}, "train.steps", 11),  # 11 × 7 × 13
         ({**TOKENS, "train.tokens": 1002}, "train.steps", 12),
         ({**TOKENS, "train.tokens": 1002}, "train.tokens", None),
+        ({**GROWING, "train.tokens": 13 * (2 + 2 + 4 + 4 + 6)}, "train.steps", 5),
+        ({**GROWING, "train.tokens": 13 * (2 + 2 + 4 + 4 + 6 + 6 + 8 * 3) + 1}, "train.steps", 10),
         ({"parallel.mesh.data": 1, "parallel.mesh.fsdp": -1}, "parallel.mesh.fsdp", -1),
         ({"train.profile_steps": (3, 5)}, "train.profile_steps", (3, 5)),
     ],
@@ -311,6 +364,11 @@ def test_bind_settles_vocabulary_epochs_and_warmup():
     assert config.model.vocabulary == 61
     assert bind(config, vocabulary=59, tokens=9100).model.vocabulary == 61  # the larger one is kept
     assert bind(resolve(given(length | {"train.epochs": 1e-6})), vocabulary=61, tokens=97).train.steps == 1
+
+
+def test_an_epoch_of_growing_batches_has_more_steps():
+    config = bind(resolve(given(GROWING | {"train.epochs": 2.0})), vocabulary=61, tokens=13 * (24 + 8 * 7) // 2)
+    assert config.train.steps == 6 + 7
 
 
 def test_differences_name_field_old_and_new_of_one_mark():

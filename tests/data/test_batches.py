@@ -14,6 +14,7 @@ from lm.data import batches
 from lm.data.packing import PACKINGS
 from lm.data.store import Part, Split
 from lm.data.windows import Windows
+from lm.growth import Growth
 from lm.objective.catalog import objective
 from lm.objective.losses import Logits
 from lm.refusal import Refusal
@@ -101,6 +102,17 @@ def test_batches_are_the_same_on_any_number_of_devices(rows, devices):
     assert len(many.inputs.addressable_shards) == devices
     assert {shard.data.shape for shard in many.inputs.addressable_shards} == {(SIZE // devices, CONTEXT)}
     assert {shard.data.shape for shard in many.source.addressable_shards} == {(SIZE // devices,)}
+
+
+def test_growing_batches_skip_nothing(rows):
+    """Two micro-batches, the second from step 2 on: rows with odd numbers are padding before."""
+    make = batches.grown(rows(3), Growth(SIZE, 2, 2))
+    made = [batches.batch(make, k, SIZE, sharded(2)) for k in range(4)]
+    for k, batch in enumerate(made):
+        later = np.asarray(batch.weights)[1::2]
+        assert (later.sum() > 0) == (k >= 2) and later.dtype == np.float32
+    ids = np.concatenate([np.asarray(batch.inputs)[:: 2 if k < 2 else 1] for k, batch in enumerate(made)])
+    np.testing.assert_array_equal(ids, [rows(3)(sample).inputs for sample in range(3 * SIZE)])
 
 
 @pytest.mark.parametrize(("devices", "axis"), [(1, "data"), (8, "data"), (2, None)])

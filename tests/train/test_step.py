@@ -105,6 +105,7 @@ def test_non_finite_changes_nothing_and_is_named(accumulate, bad, place):
 def test_the_average_is_of_the_weights_after_good_steps():
     """Weights w1, w2, …: Σ decay^(n − i) wi / Σ decay^(n − i)."""
     state, step = _toy(ema=0.75)
+    assert state.ema["a"] is not state.params["a"]  # a step that is given the state may overwrite both
     spoiled = (np.nan, *FINE[1:])
     weights = []
     for rows in ((FINE, FINE), (FINE, spoiled), (spoiled, FINE), ((1, 0, 5, 0, 1, 0), FINE), (FINE, FINE)):
