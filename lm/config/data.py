@@ -7,16 +7,20 @@ FIELDS = {
         "embedded:code",
         "text to learn from",
         spelled(
-            r"embedded(:(prose|code))?|files:.+",
+            r"embedded(:(prose|code))?|files:.+|tfds:\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?",
             **{
                 "embedded": "Python's own standard library, read in place; or a half of it:",
                 "embedded:prose": "its docstrings, comments and help topics",
                 "embedded:code": "its source code",
-                "files:GLOB": "a record per .txt, per line of a .jsonl; .gz of both",
+                "files:GLOB": "a record per .txt, per line of a .jsonl, .gz of both, per row of a .parquet",
+                "tfds:NAME[/CONFIG][:VERSION]": "a set of TensorFlow Datasets, prepared as array_record in data.folder",
             },
         ),
     ),
-    "data.text_field": Field("text", "the field of a .jsonl line that holds its text", A_NAME),
+    "data.text_field": Field(
+        "text", "the field of a .jsonl line, column of a .parquet or feature of a tfds: set that holds its text", A_NAME
+    ),
+    "data.folder": Field("~/tensorflow_datasets", "folder of the prepared sets of tfds:", A_FOLDER, FREE),
     "data.tokenizer": Field(
         "bpe:4096",
         "what text is cut into; learned from the training split",

@@ -1,11 +1,14 @@
 """Source name → its records."""
 
-from lm.data import sources
+from typing import Any
 
-SOURCES = {"embedded": sources.embedded, "files": sources.files}
+from lm.data import embedded, files, tfds
+from lm.data.sources import Source
+
+SOURCES = {"embedded": embedded.embedded, "files": files.files, "tfds": tfds.prepared}
 
 
-def source(name: str, field: str) -> sources.Source:
-    """Return the source that data.source names, as `kind` or `kind:rest`."""
+def source(name: str, section: Any) -> Source:
+    """Return the source of a name, `kind` or `kind:rest`; section is config.data."""
     kind, _, rest = name.partition(":")
-    return SOURCES[kind](rest, field)
+    return SOURCES[kind](rest, section)

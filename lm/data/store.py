@@ -80,7 +80,7 @@ def open_store(section: Any, say: Callable[[str], None] = lambda words: None) ->
     Raises:
       Refusal: a source that cannot be read or holds too little, or a damaged store.
     """
-    source = catalog.source(section.source, section.text_field)
+    source = catalog.source(section.source, section)
     parts = (VERSION, source.key, section.source, section.tokenizer, repr(section.valid_fraction))
     name = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:20]
     root = Path(os.path.expanduser(section.store))
