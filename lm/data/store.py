@@ -81,7 +81,7 @@ def open_store(section: Any, say: Callable[[str], None] = lambda words: None) ->
       Refusal: a source that cannot be read or holds too little, or a damaged store.
     """
     source = catalog.source(section.source, section)
-    parts = (VERSION, source.key, section.source, section.tokenizer, repr(section.valid_fraction))
+    parts = (VERSION, source.key, section.source, learn.key(section), repr(section.valid_fraction))
     name = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:20]
     root = Path(os.path.expanduser(section.store))
     folder = root / name
@@ -110,7 +110,7 @@ def _build(source: Source, section: Any, folder: Path, say: Callable[[str], None
     part.mkdir(parents=True)
     split = _splitter(source, section)
     say(f"tokenizer {section.tokenizer}: learning from {section.source}")
-    learned = learn.learn(section.tokenizer, (record.text for record in split("train") if record.text))
+    learned = learn.learn(section, (record.text for record in split("train") if record.text))
     learned.save(part / workdir.TOKENIZER)
     dtype = np.dtype(np.uint16 if learned.size <= 1 << 16 else np.uint32)
     shares = {"train": 1 - section.valid_fraction, "valid": section.valid_fraction}

@@ -13,24 +13,28 @@ from lm.refusal import Refusal
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
 FILE = "tokenizer.json"
 
-# A cut that no tokenizer of ours sees: after a line's end, between two printing characters. GPT-2's pattern
-# makes the newline a token of its own there, so that the pieces' tokens are the whole's.
+# A cut that no tokenizer learned here sees: after a line's end, between two printing characters. GPT-2's pattern
+# makes the newline a token of its own there, so that the pieces' tokens are the whole's. Of a tokenizer from a file
+# nobody knows: its texts stay whole.
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
+_CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 
 class Tokenizer:
     """Text ↔ ids.
 
-    size: number of ids. end: id of the end-of-text token. kind: as the config spells it.
+    size: largest id + 1. end: id of the end-of-text token. kind: as the config spells it.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, kind: str):
+    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str):
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
+        self._end = end
+        self._cut = kind.partition(":")[0] in _CUT_KINDS
         self.kind = kind
-        self.size = inner.get_vocab_size()
-        self.end = inner.token_to_id(END)
+        self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
+        self.end = inner.token_to_id(end)
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
@@ -38,7 +42,7 @@ class Tokenizer:
 
     def encode_all(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
         """Yield int32 ids for each text, in parallel over cores; long texts are cut where no token crosses."""
-        pieces = [list(_pieces(text)) for text in texts]
+        pieces = [list(_pieces(text)) if self._cut else [text] for text in texts]
         encoded = iter(self._inner.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False))
         for group in pieces:
             parts = [np.asarray(next(encoded).ids, np.int32) for _ in group]
@@ -50,12 +54,12 @@ class Tokenizer:
 
     def token(self, index: int) -> str:
         """Return the text of one token, for people to read; an id beyond the vocabulary is a `?`."""
-        return END if index == self.end else self.decode([index]) if index < self.size else "?"
+        return self._end if index == self.end else self.decode([index]) if index < self.size else "?"
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` into the folder."""
+        """Write `tokenizer.json` into the folder, and beside it the kind and the end's spelling, a line each."""
         workdir.write(folder / FILE, self._inner.to_str())
-        workdir.write(folder / "kind.txt", self.kind + "\n")
+        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n")
 
 
 def load(folder: Path) -> Tokenizer:
@@ -63,8 +67,13 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    kind = (folder / "kind.txt").read_text(encoding="utf-8").strip()
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind)
+    kind, end, *_ = (folder / "kind.txt").read_text(encoding="utf-8").split("\n")
+    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END)
+
+
+def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """Return how many bytes of UTF-8 a token of the texts stands for: 1 is what bytes alone give."""
+    return sum(len(text.encode()) for text in texts) / sum(map(len, tokenizer.encode_all(texts)))
 
 
 def _pieces(text: str) -> Iterator[str]:

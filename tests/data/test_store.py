@@ -34,7 +34,10 @@ print("ready", flush=True)
 while go not in ("", "die") and not os.path.exists(go):
     time.sleep(0.001)
 for kind in kinds:
-    section = SimpleNamespace(store=folder, source=pattern, text_field="text", tokenizer=kind, valid_fraction=0.1)
+    section = SimpleNamespace(
+        store=folder, source=pattern, text_field="text", tokenizer=kind, valid_fraction=0.1, normalization="none",
+        end_token="",
+    )
     print("fingerprint", open_store(section, say).fingerprint)
 """
 

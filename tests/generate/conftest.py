@@ -29,7 +29,7 @@ def byte_bundle(tiny, random_params):
 
     def make(**overrides):
         config = tiny(**{"model__vocabulary": 257, "model__layers": 2} | overrides)
-        model, tokenizer = Transformer(config.model), learn("byte", [])
+        model, tokenizer = Transformer(config.model), learn(tiny(data__tokenizer="byte").data, [])
         params = random_params(model)
         params["embed"]["embedding"] = params["embed"]["embedding"].at[tokenizer.end].set(0)
         if not config.model.tied:
@@ -57,6 +57,6 @@ def parrot(tiny, random_params):
             embedding[now, axis] = kernel[axis, after] = 5
         params["decoder"]["norm"]["scale"] = jnp.ones(config.model.width)
         params["embed"]["embedding"], params["head"]["kernel"] = jnp.asarray(embedding), jnp.asarray(kernel)
-        return Bundle(config, model, params, learn("byte", []))
+        return Bundle(config, model, params, learn(tiny(data__tokenizer="byte").data, []))
 
     return make

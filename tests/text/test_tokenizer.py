@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lm.refusal import Refusal
+from lm.text import learn as learning
 from lm.text import tokenizer
-from lm.text.learn import learn
 from lm.text.tokenizer import END
 
-KINDS = ("byte", "char", "bpe:311")
+KINDS = ("byte", "char", "bpe:311", "unigram:311")
 TRICKY = (
     "",
     " ",
@@ -27,6 +28,12 @@ TRICKY = (
     "naïve café 日本語 🙂🏽 e\u0301 \u200d\ufeff\ufffd\u2028\x00\x1c\x85\xa0",
     "don't I'll we've 12345 3.14 ___ !!! ((()))",
 )
+
+
+def learn(kind, texts, **fields):
+    """Return the tokenizer of a kind; the section's other fields are as by default unless given."""
+    section = SimpleNamespace(**{"tokenizer": kind, "normalization": "none", "end_token": ""} | fields)
+    return learning.learn(section, texts)
 
 
 def corpus():
@@ -51,7 +58,7 @@ def test_text_comes_back_and_never_holds_the_end(kind, text):
     assert LEARNED[kind].end not in ids and np.all(ids < LEARNED[kind].size)
 
 
-@pytest.mark.parametrize("kind", ["byte", "bpe:311"])
+@pytest.mark.parametrize("kind", ["byte", "bpe:311", "unigram:311"])
 @settings(deadline=None)
 @given(text=ANY_TEXT)
 @example(text=END)
@@ -84,17 +91,21 @@ def test_learned_from_nothing_each_kind_still_has_an_end():
 
 
 SPACES = "ab \n\t\r.'s1é\x1c\x85\xa0\u2028\u200b"
-SPACED = learn("bpe:1499", ["".join(random.Random(n).choices(SPACES, k=997)) for n in range(31)])
+SPACED = {
+    kind: learn(kind, ["".join(random.Random(n).choices(SPACES, k=997)) for n in range(31)])
+    for kind in ("bpe:1499", "unigram:1499", "wordpiece:311")
+}
 
 
+@pytest.mark.parametrize("kind", SPACED)
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(st.sampled_from(SPACES), max_size=61))
 @example(text="a\nb\nc\n\nd \n e\r\nf\n  g")
-def test_pieces_have_the_ids_of_the_whole(text):
-    whole = SPACED.encode(text).tolist()
+def test_pieces_have_the_ids_of_the_whole(kind, text):
+    whole = SPACED[kind].encode(text).tolist()
     size, tokenizer._PIECE = tokenizer._PIECE, 1
     try:
-        assert SPACED.encode(text).tolist() == whole
+        assert SPACED[kind].encode(text).tolist() == whole
     finally:
         tokenizer._PIECE = size
 
@@ -158,11 +169,13 @@ def test_learning_is_deterministic(kind):
 
 def test_learning_does_not_depend_on_hashing_or_threads():
     program = """if True:
-        import hashlib, random, sys
+        import hashlib, random
+        from types import SimpleNamespace
         from lm.text.learn import learn
         texts = ["".join(random.Random(n).choices("abcdeé .", k=997)) for n in range(13)]
-        for kind in ("char", "bpe:311"):
-            print(hashlib.sha256(learn(kind, texts)._inner.to_str().encode()).hexdigest())
+        for kind in ("char", "bpe:311", "unigram:311", "wordpiece:311"):
+            section = SimpleNamespace(tokenizer=kind, normalization="none", end_token="")
+            print(hashlib.sha256(learn(section, texts)._inner.to_str().encode()).hexdigest())
     """
     found = {
         subprocess.run(
@@ -173,7 +186,7 @@ def test_learning_does_not_depend_on_hashing_or_threads():
         ).stdout
         for seed, parallel in (("3", "true"), ("5", "false"))
     }
-    assert len(found) == 1 and found.pop().count(b"\n") == 2
+    assert len(found) == 1 and found.pop().count(b"\n") == 4
 
 
 def test_a_token_can_be_read_by_people():
