@@ -48,9 +48,14 @@ class Tokenizer:
             parts = [np.asarray(next(encoded).ids, np.int32) for _ in group]
             yield parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing."""
-        return self._inner.decode([int(i) for i in ids if i != self.end], skip_special_tokens=False)
+    def decode(self, ids: Iterable[int], after: Iterable[int] = ()) -> str:
+        """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing.
+
+        after: ids that stand before them: whether a text begins with a space, some kinds know only from there.
+        """
+        before = [int(i) for i in after if i != self.end]
+        read = lambda some: self._inner.decode(some, skip_special_tokens=False)
+        return read(before + [int(i) for i in ids if i != self.end])[len(read(before)) :]
 
     def token(self, index: int) -> str:
         """Return the text of one token, for people to read; an id beyond the vocabulary is a `?`."""

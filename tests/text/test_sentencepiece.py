@@ -156,6 +156,14 @@ def test_random_ids_are_read_as_the_library_reads_them(both, name):
         assert ours.decode(ids).strip() == theirs.decode(ids).strip()
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_text_goes_on_from_the_ids_before(both, name):
+    theirs, ours = both(name)
+    ids = theirs.encode("The quick brown fox, the dog")
+    for cut in range(len(ids)):
+        assert theirs.decode(ids[:cut]) + ours.decode(ids[cut:], ids[:cut]) == theirs.decode(ids)
+
+
 def test_bytes_stand_for_what_is_unknown_and_come_back(both):
     for name in ("unigram of bytes", "bpe of bytes", "unigram as it is", "bpe as Llama's"):
         _, ours = both(name)

@@ -201,3 +201,11 @@ def test_ends_are_left_out_of_decoded_text():
     ids = [learned.end, *learned.encode("é"), learned.end, *learned.encode("b"), learned.end]
     assert learned.decode(ids) == "éb"
     assert learned.decode(learned.encode("✗")[:1]) == "\ufffd"  # half a letter
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "wordpiece:311"])
+def test_a_text_goes_on_from_the_ids_before(kind):
+    learned = learn(kind, TEXTS)
+    ids = [learned.end, *learned.encode("abc de. ead bbc"), learned.end]
+    for cut in range(len(ids)):
+        assert learned.decode(ids[:cut]) + learned.decode(ids[cut:], ids[:cut]) == learned.decode(ids)
