@@ -1,7 +1,9 @@
-"""The one exception for a mistake of the user's: its text is the sentence that they read."""
+"""The one exception for a mistake of the user's: its text is the sentence that they read; and what ends in one."""
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class Refusal(Exception):
@@ -19,3 +21,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     found = [section + dot + match for match in difflib.get_close_matches(last, siblings, n=1, cutoff=0.65)]
     found = found or difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def extra(module: str, name: str, what: str) -> ModuleType:
+    """Return a module that the extra `name` of ours installs; without it, refuse `what` with the command that does."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise Refusal(f"{what}: pip install 'lm[{name}]'.") from None

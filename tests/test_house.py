@@ -113,8 +113,10 @@ def test_catalogs_say_what_the_schema_says():
     from lm.optim.optimizers import OPTIMIZERS
     from lm.optim.schedules import DECAYS, SHAPES
     from lm.text.learn import KINDS
+    from lm.text.normalize import FORMS
 
     catalogs = {
+        "data.normalization": set(FORMS),
         "model.family": set(FAMILIES),
         "model.norm": set(NORMS),
         "model.wiring": set(WIRINGS),

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from lm.data import sources
+from lm.data import embedded, files, tfds
+from lm.data.sources import Source
 
-SOURCES = {"embedded": sources.embedded, "files": sources.files}
+SOURCES = {"embedded": embedded.embedded, "files": files.files, "tfds": tfds.prepared}
 
 
-def source(name: str, section: Any) -> sources.Source:
+def source(name: str, section: Any) -> Source:
     """Return the source of a name, `kind` or `kind:rest`; section is config.data."""
     kind, _, rest = name.partition(":")
-    return SOURCES[kind](rest, section.text_field)
+    return SOURCES[kind](rest, section)

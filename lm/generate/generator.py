@@ -48,6 +48,7 @@ def generate(
         if len(ids) >= context:
             raise Refusal(f"the prompt has {len(ids)} tokens: it must have fewer than the model's context ({context}).")
         rows += [list(ids) for _ in range(section.sequences)]
+    asked = [tuple(ids) for ids in rows]
     settings = samplers.Settings(section.temperature, section.top_k, section.top_p)
     key = jax.random.key(section.seed)
     added: list[list[int]] = [[] for _ in rows]
@@ -71,13 +72,15 @@ def generate(
                 added[index] += new[:stop]
                 scores[index] += log[:stop]
                 if watch:
-                    shown[index] = _show(bundle, index, added[index], shown[index], watch, is_last=False)
+                    text = encoder.decode(added[index], asked[index]).rstrip("\ufffd")  # until all bytes of it come
+                    shown[index] = _show(index, text, shown[index], watch)
+    texts = [encoder.decode(ids, before) for ids, before in zip(added, asked, strict=True)]
     if watch:
-        for index, ids in enumerate(added):
-            _show(bundle, index, ids, shown[index], watch, is_last=True)
+        for index, text in enumerate(texts):
+            _show(index, text, shown[index], watch)
     return [
-        Completion(encoder.decode(ids), ids, logs, "stop" if _is_over(ids, encoder.end) else "length")
-        for ids, logs in zip(added, scores, strict=True)
+        Completion(text, ids, logs, "stop" if _is_over(ids, encoder.end) else "length")
+        for text, ids, logs in zip(texts, added, scores, strict=True)
     ]
 
 
@@ -95,13 +98,8 @@ def _padded(rows: list[list[int]], context: int) -> tuple[np.ndarray, np.ndarray
     return ids, np.asarray([len(values) for values in rows], np.int32)
 
 
-def _show(
-    bundle: Bundle, index: int, ids: list[int], shown: str, watch: Callable[[int, str], None], is_last: bool
-) -> str:
-    """Pass on what is new in a text; a character whose bytes have not all come waits for them."""
-    text = bundle.tokenizer.decode(ids)
-    if not is_last:
-        text = text.rstrip("\ufffd")
+def _show(index: int, text: str, shown: str, watch: Callable[[int, str], None]) -> str:
+    """Pass on what is new in a text; return what has been shown of it."""
     if len(text) > len(shown):
         watch(index, text[len(shown) :])
         return text

@@ -1,87 +1,147 @@
-"""Training text → a tokenizer of the kind that the config spells."""
+"""A data section and training text in, its tokenizer out: learned from the text, or read from a file."""
 
-from collections.abc import Iterable
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
+from lm.refusal import Refusal
+from lm.text import kinds, sentencepiece
+from lm.text.normalize import FORMS
 from lm.text.tokenizer import END, Tokenizer
 
-UNKNOWN = "\ufffd"  # what a character tokenizer makes of a character it has not seen
-_LEARN_CHARACTERS = 1 << 28  # of text that merges are learned from; more changes them no longer
+# What is taken for the end of a text where data.end_token names nothing: the first of them that is a special token.
+ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]", "<|im_end|>")
 
 
 def learn(section: Any, texts: Iterable[str]) -> Tokenizer:
-    """Return a tokenizer: `byte`, `char` (the characters seen), or `bpe:SIZE` (byte-level BPE, as GPT-2's).
+    """Return the tokenizer of a data section.
 
     Args:
-      section: config.data; its `tokenizer` names the kind.
-      texts: the training split.
+      section: config.data.
+      texts: the training split, in section.normalization; read once, and only as far as the kind needs.
+
+    Raises:
+      Refusal: a file that cannot be read, or has no end-of-text token, or one that ordinary text would spell.
     """
-    name, _, size = section.tokenizer.partition(":")
-    return Tokenizer(KINDS[name](texts, int(size or 0)), section.tokenizer)
+    kind, _, rest = section.tokenizer.partition(":")
+    inner = KINDS[kind](texts, rest, section.end_token or END)
+    if form := FORMS[section.normalization]:
+        inner.normalizer = normalizers.Sequence([form(), *filter(None, [inner.normalizer])])
+    end = _end(inner, section)
+    _keep_unspelled(inner, section)
+    return Tokenizer(inner, section.tokenizer, end)
 
 
 def reads_text(kind: str) -> bool:
-    """Say whether a kind of tokenizer depends on the training text."""
-    return kind != "byte"
+    """Say whether a tokenizer, as data.tokenizer spells it, depends on the training split."""
+    return kind.partition(":")[0] not in ("byte", "file", "sentencepiece")
 
 
 def key(section: Any) -> str:
-    """Return what a tokenizer depends on beside the text."""
-    return section.tokenizer
+    """Return what a tokenizer depends on beside the training split: the section's words, and what a file holds."""
+    kind, _, rest = section.tokenizer.partition(":")
+    digest = hashlib.sha256(_read(rest)).hexdigest() if kind in ("file", "sentencepiece") else ""
+    return json.dumps([section.tokenizer, section.normalization, section.end_token, digest])
 
 
-def _bytes(texts: Iterable[str], size: int) -> tokenizers.Tokenizer:
-    letters = _byte_letters()
-    vocabulary = {letter: byte for byte, letter in enumerate(letters)} | {END: 256}
-    inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([END])
+def _file(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
+    """A tokenizer.json; what it says of cutting texts short, padding and chance does not hold."""
+
+    def read(data: bytes) -> tokenizers.Tokenizer:
+        inner = tokenizers.Tokenizer.from_str(data.decode())
+        inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
+        return inner
+
+    inner = _made(path, "tokenizer.json", read)
+    inner.no_truncation()
+    inner.no_padding()
+    if isinstance(inner.model, tokenizers.models.BPE):
+        inner.model.dropout = None
     return inner
 
 
-def _characters(texts: Iterable[str], size: int) -> tokenizers.Tokenizer:
-    seen: set[str] = set()
-    for text in texts:
-        seen.update(text)
-    vocabulary = {letter: index for index, letter in enumerate([END, UNKNOWN, *sorted(seen - {UNKNOWN})])}
-    inner = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    inner.decoder = decoders.Fuse()
-    inner.add_special_tokens([END])
-    return inner
-
-
-def _pairs(texts: Iterable[str], size: int) -> tokenizers.Tokenizer:
-    inner = tokenizers.Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+def _sentencepiece(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
+    """A .model of SentencePiece."""
+    return _made(
+        path, "SentencePiece model that can be followed", lambda data: sentencepiece.convert(sentencepiece.read(data))
     )
-    inner.train_from_iterator(_first(texts, _LEARN_CHARACTERS), trainer)
-    return inner
 
 
-KINDS = {"byte": _bytes, "char": _characters, "bpe": _pairs}
+def _made(path: str, what: str, make: Callable[[bytes], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
+    data = _read(path)
+    try:
+        return make(data)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the library's Rust is no Exception
+        words = " ".join(str(error).split()).rstrip(".")
+        raise Refusal(f"data.tokenizer: {path} is no {what} ({words}).") from None
 
 
-def _first(texts: Iterable[str], characters: int) -> Iterable[str]:
-    for text in texts:
-        if characters <= 0:
-            return
-        yield text[:characters]
-        characters -= len(text)
+KINDS = {
+    "byte": kinds.byte,
+    "char": kinds.char,
+    "bpe": kinds.bpe,
+    "unigram": kinds.unigram,
+    "wordpiece": kinds.wordpiece,
+    "file": _file,
+    "sentencepiece": _sentencepiece,
+}
 
 
-def _byte_letters() -> list[str]:
-    """Return the printable letter by which GPT-2's vocabulary writes each byte (its `bytes_to_unicode`)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
+def _read(path: str) -> bytes:
+    try:
+        return Path(os.path.expanduser(path)).read_bytes()
+    except OSError as error:
+        raise Refusal(f"data.tokenizer: {path} cannot be read ({error.strerror}).") from None
+
+
+def _special(inner: tokenizers.Tokenizer) -> list[str]:
+    return [token.content for _, token in sorted(inner.get_added_tokens_decoder().items()) if token.special]
+
+
+def _end(inner: tokenizers.Tokenizer, section: Any) -> str:
+    """Return the spelling of the end-of-text token."""
+    special = _special(inner)
+    for name in (section.end_token,) if section.end_token else ENDS:
+        if name in special:
+            return name
+    raise Refusal(
+        f"data.end_token is {section.end_token!r}: it must be a special token of data.tokenizer {section.tokenizer!r}, "
+        f"which has {', '.join(map(repr, special)) or 'none'}."
+    )
+
+
+def _keep_unspelled(inner: tokenizers.Tokenizer, section: Any) -> None:
+    """See to it that no text gets a special token: where the model would find one in a text, the text is split there.
+
+    (Unigram's vocabulary holds its special tokens like any other; other models have no way to them.)
+    """
+    inner.encode_special_tokens = True
+
+    def spelled() -> list[str]:
+        return [name for name in _special(inner) if _is_one_token(inner, name)]
+
+    if found := spelled():
+        pattern = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in found)
+        split = pre_tokenizers.Split(Regex(pattern), "merged_with_previous")
+        inner.pre_tokenizer = pre_tokenizers.Sequence([*filter(None, [inner.pre_tokenizer]), split])
+    if found := spelled():
+        raise Refusal(f"data.tokenizer {section.tokenizer!r} makes a special token of the text {found[0]!r}.")
+
+
+def _is_one_token(inner: tokenizers.Tokenizer, name: str) -> bool:
+    """Say whether a text that spells a special token gets it, alone or inside a word."""
+    found = inner.encode(f"{name} a{name}a", add_special_tokens=False)
+    places = [(start, start + len(name)) for start in (0, len(name) + 2)]
+    return any(
+        index == inner.token_to_id(name) and place in places
+        for index, place in zip(found.ids, found.offsets, strict=True)
+    )

@@ -14,24 +14,28 @@ from lm.refusal import Refusal
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
 FILE = "tokenizer.json"
 
-# A cut that no tokenizer of ours sees: after a line's end, between two printing characters. GPT-2's pattern
-# makes the newline a token of its own there, so that the pieces' tokens are the whole's.
+# A cut that no tokenizer learned here sees: after a line's end, between two printing characters. GPT-2's pattern
+# makes the newline a token of its own there, so that the pieces' tokens are the whole's. Of a tokenizer from a file
+# nobody knows: its texts stay whole.
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
+_CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 
 class Tokenizer:
     """Text ↔ ids.
 
-    size: number of ids. end: id of the end-of-text token. kind: as the config spells it.
+    size: largest id + 1. end: id of the end-of-text token. kind: as the config spells it.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, kind: str):
+    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str):
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
+        self._end = end
+        self._cut = kind.partition(":")[0] in _CUT_KINDS
         self.kind = kind
-        self.size = inner.get_vocab_size()
-        self.end = inner.token_to_id(END)
+        self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
+        self.end = inner.token_to_id(end)
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
@@ -49,7 +53,7 @@ class Tokenizer:
 
         In parallel over cores, without Python's lock; long texts are cut where no token crosses.
         """
-        pieces = [list(_pieces(text)) for text in texts]
+        pieces = [list(_pieces(text)) if self._cut else [text] for text in texts]
         encoded = self._inner.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False)
         ids = array.array("I")
         for one in encoded:
@@ -58,18 +62,23 @@ class Tokenizer:
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
         return np.frombuffer(ids, np.uint32), np.bincount(owners, lengths, len(pieces)).astype(np.int64)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing."""
-        return self._inner.decode([int(i) for i in ids if i != self.end], skip_special_tokens=False)
+    def decode(self, ids: Iterable[int], after: Iterable[int] = ()) -> str:
+        """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing.
+
+        after: ids that stand before them: whether a text begins with a space, some kinds know only from there.
+        """
+        before = [int(i) for i in after if i != self.end]
+        read = lambda some: self._inner.decode(some, skip_special_tokens=False)
+        return read(before + [int(i) for i in ids if i != self.end])[len(read(before)) :]
 
     def token(self, index: int) -> str:
         """Return the text of one token, for people to read; an id beyond the vocabulary is a `?`."""
-        return END if index == self.end else self.decode([index]) if index < self.size else "?"
+        return self._end if index == self.end else self.decode([index]) if index < self.size else "?"
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` into the folder."""
+        """Write `tokenizer.json` into the folder, and beside it the kind and the end's spelling, a line each."""
         workdir.write(folder / FILE, self._inner.to_str())
-        workdir.write(folder / "kind.txt", self.kind + "\n")
+        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n")
 
 
 def load(folder: Path) -> Tokenizer:
@@ -77,8 +86,13 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    kind = (folder / "kind.txt").read_text(encoding="utf-8").strip()
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind)
+    kind, end, *_ = (folder / "kind.txt").read_text(encoding="utf-8").split("\n")
+    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END)
+
+
+def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """Return how many bytes of UTF-8 a token of the texts stands for: 1 is what bytes alone give."""
+    return sum(len(text.encode()) for text in texts) / sum(map(len, tokenizer.encode_all(texts)))
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -39,7 +39,7 @@ while not (count or go == "" or os.path.exists(go)):
     time.sleep(0.001)
 for kind in kinds:
     section = SimpleNamespace(store=folder, source=pattern, mixture=(), text_field="text", tokenizer=kind,
-                              valid_fraction=0.1, normalization="none")
+                              valid_fraction=0.1, normalization="none", end_token="")
     print("fingerprint", open_store(section, say).fingerprint)
 """
 

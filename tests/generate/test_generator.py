@@ -9,6 +9,7 @@ import pytest
 from lm.families.catalog import FAMILIES
 from lm.generate.generator import generate
 from lm.refusal import Refusal
+from lm.text.learn import learn
 
 PROMPTS = ["Hello", "a", "nine long"]
 
@@ -146,6 +147,19 @@ def test_pieces_of_noise_are_the_text(bundle, sampling):
     """Most random bytes are no UTF-8."""
     completions, seen = _watched(bundle, PROMPTS[:2], sampling(temperature=1.0, sequences=2, max_new_tokens=30))
     assert len(seen) > 8 and any("\ufffd" in completion.text for completion in completions)
+
+
+def test_words_go_on_from_the_prompt_with_their_space(tiny, bundle, sampling):
+    """WordPiece writes a space before a word, but not before the first: a continuation is no beginning."""
+    texts = [f"{first}{second}" for first in "abcdefghijklmnop" for second in "abcdefghijklmnop"]
+    words = learn(tiny(data__tokenizer="wordpiece:258").data, texts)
+    spaced = bundle._replace(tokenizer=words)
+    completions, _ = _watched(spaced, ["ab cd"], sampling(temperature=1.0, sequences=7, max_new_tokens=5))
+    for completion in completions:
+        parts = [words._inner.id_to_token(index) or "" for index in completion.tokens if index != words.end]
+        whole = "".join(part.removeprefix("##") if part.startswith("##") else f" {part}" for part in parts if part)
+        assert completion.text == whole
+    assert any(completion.text.startswith(" ") for completion in completions)
 
 
 def test_few_programs_are_compiled(byte_bundle, sampling):

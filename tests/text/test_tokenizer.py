@@ -17,7 +17,7 @@ from lm.text import learn as learning
 from lm.text import tokenizer
 from lm.text.tokenizer import END
 
-KINDS = ("byte", "char", "bpe:311")
+KINDS = ("byte", "char", "bpe:311", "unigram:311")
 TRICKY = (
     "",
     " ",
@@ -30,9 +30,10 @@ TRICKY = (
 )
 
 
-def learn(kind, texts):
-    """Return a tokenizer of a kind, learned from texts."""
-    return learning.learn(SimpleNamespace(tokenizer=kind), texts)
+def learn(kind, texts, **fields):
+    """Return the tokenizer of a kind; the section's other fields are as by default unless given."""
+    section = SimpleNamespace(**{"tokenizer": kind, "normalization": "none", "end_token": ""} | fields)
+    return learning.learn(section, texts)
 
 
 def corpus():
@@ -57,7 +58,7 @@ def test_text_comes_back_and_never_holds_the_end(kind, text):
     assert LEARNED[kind].end not in ids and np.all(ids < LEARNED[kind].size)
 
 
-@pytest.mark.parametrize("kind", ["byte", "bpe:311"])
+@pytest.mark.parametrize("kind", ["byte", "bpe:311", "unigram:311"])
 @settings(deadline=None)
 @given(text=ANY_TEXT)
 @example(text=END)
@@ -90,17 +91,21 @@ def test_learned_from_nothing_each_kind_still_has_an_end():
 
 
 SPACES = "ab \n\t\r.'s1é\x1c\x85\xa0\u2028\u200b"
-SPACED = learn("bpe:1499", ["".join(random.Random(n).choices(SPACES, k=997)) for n in range(31)])
+SPACED = {
+    kind: learn(kind, ["".join(random.Random(n).choices(SPACES, k=997)) for n in range(31)])
+    for kind in ("bpe:1499", "unigram:1499", "wordpiece:311")
+}
 
 
+@pytest.mark.parametrize("kind", SPACED)
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(st.sampled_from(SPACES), max_size=61))
 @example(text="a\nb\nc\n\nd \n e\r\nf\n  g")
-def test_pieces_have_the_ids_of_the_whole(text):
-    whole = SPACED.encode(text).tolist()
+def test_pieces_have_the_ids_of_the_whole(kind, text):
+    whole = SPACED[kind].encode(text).tolist()
     size, tokenizer._PIECE = tokenizer._PIECE, 1
     try:
-        assert SPACED.encode(text).tolist() == whole
+        assert SPACED[kind].encode(text).tolist() == whole
     finally:
         tokenizer._PIECE = size
 
@@ -168,9 +173,9 @@ def test_learning_does_not_depend_on_hashing_or_threads():
         from types import SimpleNamespace
         from lm.text.learn import learn
         texts = ["".join(random.Random(n).choices("abcdeé .", k=997)) for n in range(13)]
-        for kind in ("char", "bpe:311"):
-            learned = learn(SimpleNamespace(tokenizer=kind), texts)
-            print(hashlib.sha256(learned._inner.to_str().encode()).hexdigest())
+        for kind in ("char", "bpe:311", "unigram:311", "wordpiece:311"):
+            section = SimpleNamespace(tokenizer=kind, normalization="none", end_token="")
+            print(hashlib.sha256(learn(section, texts)._inner.to_str().encode()).hexdigest())
     """
     found = {
         subprocess.run(
@@ -181,7 +186,7 @@ def test_learning_does_not_depend_on_hashing_or_threads():
         ).stdout
         for seed, parallel in (("3", "true"), ("5", "false"))
     }
-    assert len(found) == 1 and found.pop().count(b"\n") == 2
+    assert len(found) == 1 and found.pop().count(b"\n") == 4
 
 
 def test_a_token_can_be_read_by_people():
@@ -196,3 +201,11 @@ def test_ends_are_left_out_of_decoded_text():
     ids = [learned.end, *learned.encode("é"), learned.end, *learned.encode("b"), learned.end]
     assert learned.decode(ids) == "éb"
     assert learned.decode(learned.encode("✗")[:1]) == "\ufffd"  # half a letter
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "wordpiece:311"])
+def test_a_text_goes_on_from_the_ids_before(kind):
+    learned = learn(kind, TEXTS)
+    ids = [learned.end, *learned.encode("abc de. ead bbc"), learned.end]
+    for cut in range(len(ids)):
+        assert learned.decode(ids[:cut]) + learned.decode(ids[cut:], ids[:cut]) == learned.decode(ids)
