@@ -48,8 +48,6 @@ def model(tiny):
         "model__head_width": HEAD,
         "model__feedforward_width": WIDE,
         "model__vocabulary_multiple": 128,
-        "model__gated": True,
-        "model__tied": False,
         "model__init_std": 0.05,
     }
     return lambda scheme, **overrides: Transformer(tiny(**sizes, model__init=scheme, **overrides).model)
@@ -61,7 +59,7 @@ def test_schemes_are_the_schemas():
 
 @pytest.mark.parametrize("scheme", INITS)
 def test_deviations(model, scheme):
-    model = model(scheme, model__value_embeddings=1)
+    model = model(scheme, model__value_embeddings=1, model__gated=True, model__tied=False)
     params = jax.jit(lambda: model.init(jax.random.key(5), *ROWS)["params"])()
     params = dict(zip(trees.paths(params), map(np.asarray, jax.tree.leaves(params)), strict=True))
     for path, (role, fan_in) in ROLES.items():
