@@ -180,10 +180,11 @@ def test_tied_head_is_the_embedding(tiny, random_params):
         np.testing.assert_array_equal(unembed, expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_dtypes(tiny, random_params, equations, family, dtype):
-    model = Transformer(tiny(model__family=family, model__dtype=dtype).model)
+def test_dtypes(tiny, random_params, equations, variant, dtype):
+    options = {f"model__{name}": value for name, value in VARIANTS[variant].items()}
+    model = Transformer(tiny(**options, model__dtype=dtype).model)
     params = random_params(model)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     apply = lambda params: model.apply({"params": params}, *_rows(2, 5), np.ones((2, 5), int))
