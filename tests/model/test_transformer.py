@@ -146,7 +146,7 @@ def test_token_values_look_up(tiny):
     section = tiny(model__value_embeddings=3).model
     ids = np.random.default_rng(0).integers(0, 61, (2, 5))
     tables = np.random.default_rng(1).normal(size=(3, 64, 12)).astype(np.float32)
-    out = TokenValues(section).apply({"params": {"embedding": jnp.asarray(tables)}}, ids)
+    out = TokenValues(section, lambda array, name: array).apply({"params": {"embedding": jnp.asarray(tables)}}, ids)
     for table, row, t, head in np.ndindex(3, 2, 5, 2):
         expected = tables[table, ids[row, t], 6 * head : 6 * head + 6]
         np.testing.assert_array_equal(out[table, row, t, head], expected)
@@ -207,7 +207,8 @@ def test_bfloat16_is_close_to_float32(tiny, random_params):
 def test_activations_are_offered_to_constrain(tiny, random_params):
     seen = []
     constrain = lambda array, name: (seen.append((name, array.shape)), array)[1]
-    model = Transformer(tiny().model, constrain=constrain)
-    params = random_params(Transformer(tiny().model))
+    section = tiny(model__value_embeddings=2).model
+    params = random_params(Transformer(section))
+    model = Transformer(section, constrain=constrain)
     jax.eval_shape(lambda: model.apply({"params": params}, *_rows(2, 5), np.ones((2, 5), int)))
-    assert set(seen) == {("embedding", (64, 24)), ("hidden", (2, 5, 24))} and len(seen) >= 4
+    assert set(seen) == {("embedding", (64, 24)), ("embedding", (2, 64, 12)), ("hidden", (2, 5, 24))} and len(seen) >= 5
