@@ -108,8 +108,14 @@ FIELDS = {
             small="normal of deviation √(2 / 5 width); branch outputs: 2 / (layers √width): Nguyen & Salazar 2019",
         ),
     ),
-    "model.init_std": Field(0.02, "standard deviation of initial weights (scheme gpt2)", above(0)),
-    "model.zero_init": Field(False, "branch outputs start at zero, so that every block starts as the identity", EITHER),
+    "model.init_std": Field(
+        0.02,
+        "standard deviation of initial weights (scheme gpt2), of learned positions and of relative ones",
+        above(0),
+    ),
+    "model.zero_init": Field(
+        False, "branch outputs start at zero: blocks start as the identity (wiring post: as their norms)", EITHER
+    ),
     "model.vocabulary": Field(None, "number of token ids; unset: the tokenizer's", at_least(2), kind=int),
     "model.vocabulary_multiple": Field(128, "embedding rows are padded to a multiple of this", at_least(1)),
     "model.dtype": Field("float32", "dtype of activations and matrix products", DTYPE),

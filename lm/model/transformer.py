@@ -60,6 +60,7 @@ class TokenValues(nn.Module):
     """Ids → what attention adds to its values, `(tables, B, T, K, C)`; layer l reads table l modulo their number."""
 
     config: object
+    constrain: Callable
 
     @nn.compact
     def __call__(self, inputs_BT):
@@ -68,6 +69,7 @@ class TokenValues(nn.Module):
         shape = (c.value_embeddings, rows, c.kv_heads * c.head_width)
         initial = initializer(c, "embedding", c.width)
         tables = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype)).astype(c.dtype)
+        tables = self.constrain(tables, "embedding")
         return tables[:, inputs_BT].reshape(c.value_embeddings, *inputs_BT.shape, c.kv_heads, c.head_width)
 
 
@@ -107,7 +109,7 @@ class Transformer(nn.Module):
             mask=masks.causal(segments_BT) if cache is None else masks.cached(positions_BT, cache.key.shape[2]),
             bias=BIASES[c.positions](c, name="positions")() if c.positions in BIASES else None,
             embedded=hidden_BTD,
-            token_values=TokenValues(c, name="values")(inputs_BT) if c.value_embeddings else None,
+            token_values=TokenValues(c, self.constrain, name="values")(inputs_BT) if c.value_embeddings else None,
             train=train,
         )
         hidden_BTD, cache = Stack(c, self.attend, self.constrain, name="decoder")(hidden_BTD, context, cache)

@@ -48,8 +48,6 @@ def model(tiny):
         "model__head_width": HEAD,
         "model__feedforward_width": WIDE,
         "model__vocabulary_multiple": 128,
-        "model__gated": True,
-        "model__tied": False,
         "model__init_std": 0.05,
     }
     return lambda scheme, **overrides: Transformer(tiny(**sizes, model__init=scheme, **overrides).model)
@@ -61,7 +59,8 @@ def test_schemes_are_the_schemas():
 
 @pytest.mark.parametrize("scheme", INITS)
 def test_deviations(model, scheme):
-    model = model(scheme, model__value_embeddings=1)
+    positions = "relative" if scheme == "small" else "learned"
+    model = model(scheme, model__value_embeddings=1, model__gated=True, model__tied=False, model__positions=positions)
     params = jax.jit(lambda: model.init(jax.random.key(5), *ROWS)["params"])()
     params = dict(zip(trees.paths(params), map(np.asarray, jax.tree.leaves(params)), strict=True))
     for path, (role, fan_in) in ROLES.items():
@@ -79,7 +78,8 @@ def test_deviations(model, scheme):
     for path, leaf in params.items():
         if path not in ROLES and path != "positions/embedding":
             assert (leaf == (0 if path.endswith("bias") else 1)).all(), path
-    np.testing.assert_allclose(params["positions/embedding"].std(), 0.05, rtol=4.6 / (2 * 13 * WIDTH) ** 0.5)
+    leaf = params["positions/embedding"]  # as init_std says in every scheme
+    np.testing.assert_allclose(leaf.std(), 0.05, rtol=4.6 / (2 * leaf.size) ** 0.5)
 
 
 def _normalised(x):
