@@ -33,11 +33,13 @@ FIELDS = {
     "data.text_field": Field("text", "the field of a .jsonl line that holds its text", A_NAME),
     "data.normalization": Field(
         "none",
-        "form that text is brought to before it is cut into tokens",
+        "form of Unicode that text is brought to, prompts too (Unicode Standard Annex 15)",
         one_of(
             none="as it is",
-            nfc="characters composed: Unicode Annex 15",
-            nfkc="composed, and compatibility characters replaced: Unicode Annex 15",
+            nfc="characters composed",
+            nfd="characters decomposed",
+            nfkc="composed, and letters that are only written differently made one: ﬁ becomes fi",
+            nfkd="decomposed, likewise",
         ),
     ),
     "data.tokenizer": Field(
