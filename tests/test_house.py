@@ -88,6 +88,7 @@ def test_outside_depends_inward():
 
 def test_catalogs_say_what_the_schema_says():
     from lm.data.catalog import SOURCES
+    from lm.data.packing import PACKINGS
     from lm.families.catalog import FAMILIES
     from lm.model.feedforward import ACTIVATIONS
     from lm.model.norms import NORMS
@@ -98,6 +99,7 @@ def test_catalogs_say_what_the_schema_says():
     from lm.text.learn import KINDS
 
     catalogs = {
+        "data.packing": set(PACKINGS),
         "model.family": set(FAMILIES),
         "model.norm": set(NORMS),
         "model.activation": set(ACTIVATIONS),
