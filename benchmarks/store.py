@@ -17,12 +17,13 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import tokenizers
 from absl import app, flags
 
+from lm.config import defaults
 from lm.data import build, catalog
 from lm.text import learn, tokenizer
 
@@ -35,9 +36,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder for the texts and tokens"
 def main(_):
     """Measure, print what the docstring says."""
     folder = Path(WORKDIR.value)
-    section = SimpleNamespace(
-        text_field="text", tokenizer=TOKENIZER.value, valid_fraction=0.05, normalization="none"
-    )  # all that a build reads of config.data
+    section = defaults("data")
+    section.tokenizer = TOKENIZER.value
     records = [record.text for record in catalog.source("embedded", section).records()]
     learn.learn(section, records).save(folder / "tokenizer")
     rates: dict[str, list[float]] = {"store": [], "tokenizers": []}
@@ -67,7 +67,7 @@ def write(path: Path, records: list[str], seed: int) -> tuple[Path, float]:
     return path, size
 
 
-def built(path: Path, section: SimpleNamespace, folder: Path) -> float:
+def built(path: Path, section: Any, folder: Path) -> float:
     """Return the seconds that a build takes for a file."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

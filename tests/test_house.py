@@ -101,6 +101,7 @@ def test_outside_depends_inward():
 
 def test_catalogs_say_what_the_schema_says():
     from lm.data.catalog import SOURCES
+    from lm.data.packing import PACKINGS
     from lm.families.catalog import FAMILIES
     from lm.mirrors import MIRRORS
     from lm.model.block import WIRINGS
@@ -117,6 +118,7 @@ def test_catalogs_say_what_the_schema_says():
 
     catalogs = {
         "data.normalization": set(FORMS),
+        "data.packing": set(PACKINGS),
         "model.family": set(FAMILIES),
         "model.norm": set(NORMS),
         "model.wiring": set(WIRINGS),

@@ -1,7 +1,7 @@
 """Build the token store of a config ahead of a run, and look at what a run will see.
 
     python -m lm.data --config=configs/quickstart.py --config.data.source='files:my/*.txt'
-    python -m lm.data --config=my.py --config.data.mixture="('files:en/*.jsonl=2', 'files:de/*.jsonl=1')"
+    python -m lm.data --config=configs/quickstart.py --config.data.mixture="('files:en/*.txt=2', 'files:de/*.txt=1')"
 
 Checks every file of the store; prints of each source its share of the samples, its splits, and how often the run will
 see it; and shows the first rows of training: each token with its target and weight, and where the records begin.
@@ -12,11 +12,13 @@ from typing import Any
 from absl import flags
 
 from lm import command
+from lm.config.data import parts
 from lm.config.resolve import bind, resolve
 from lm.growth import Growth
 from lm.refusal import Refusal
 
 CONFIG = command.define_config()
+PREPARE = flags.DEFINE_bool("prepare", False, "download and prepare the tfds: sources first; needs a network")
 ROWS = flags.DEFINE_integer("rows", 2, "training rows to show", lower_bound=0)
 TOKENS = flags.DEFINE_integer("tokens", 24, "tokens of each row to show", lower_bound=1)
 
@@ -29,6 +31,8 @@ def main() -> None:
     from lm.objective.catalog import objective
     from lm.objective.losses import logits_of
 
+    if PREPARE.value:
+        _prepare(config.data)
     tokens = store.open_store(config.data, print)
     store.verify(tokens)
     config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.tokens)
@@ -49,6 +53,16 @@ def main() -> None:
         raise Refusal(f"--rows is {ROWS.value}: it must be at most the {most} windows of an epoch.")
     for sample in range(ROWS.value):
         _show_row(sample, rows(sample), tokens)
+
+
+def _prepare(section: Any) -> None:
+    """Prepare every source that is a set of TensorFlow Datasets."""
+    for name in parts(section.source, section.mixture):
+        kind, _, rest = name.partition(":")
+        if kind == "tfds":
+            from lm.data import tfds
+
+            tfds.prepare(rest, section.folder, print)
 
 
 def _show_part(part: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from lm.config import defaults, parse_arg
+from lm.config.data import parts
 from lm.config.field import FREE, HORIZON, IDENTITY
 from lm.config.files import from_json
 from lm.config.resolve import bind, check_names, differences, flatten, resolve
@@ -56,6 +57,13 @@ FIELD_TABLE = [
     ({"model.gated": 1}, "model.gated", "1", "bool"),
     ({"data.cross_records": "no"}, "data.cross_records", "'no'", "bool"),
     ({"data.source": 3}, "data.source", "3", "str"),
+    ({"data.mixture": "embedded=1"}, "data.mixture", "'embedded=1'", "tuple"),
+    ({"data.mixture": ("embedded",)}, "data.mixture", "'SOURCE=NUMBER'"),
+    ({"data.mixture": ("embedded=-1",)}, "data.mixture", "at least 0"),
+    ({"data.mixture": ("embeded=1",)}, "data.mixture", "'embeded'", "files:GLOB"),
+    ({"data.mixture": ("embedded=1", "embedded=2")}, "data.mixture", "'embedded' twice"),
+    ({"data.mixture": ("embedded:code=0", "embedded:prose=0")}, "data.mixture", "above 0"),
+    ({"data.mixture": ("embedded:code=1234567", "embedded:prose=1")}, "data.mixture", "1,234,568 samples"),
     ({"optimizer.no_decay": "bias$"}, "optimizer.no_decay", "'bias$'", "tuple"),
     ({"optimizer.no_decay": ["bias$"]}, "optimizer.no_decay", "['bias$']", "tuple"),
     ({"optimizer.no_decay": ("bias$", 3)}, "optimizer.no_decay", "('bias$', 3)", "str"),
@@ -383,3 +391,24 @@ def test_differences_name_field_old_and_new_of_one_mark():
 def test_what_is_not_bound_yet_is_no_difference():
     unbound = resolve(given({}))
     assert differences(unbound, bind(unbound, vocabulary=61, tokens=997), IDENTITY) == []
+
+
+@pytest.mark.parametrize(
+    ("mixture", "expected"),
+    [
+        ((), {"embedded:code": 1}),
+        (("a=7",), {"a": 1}),
+        (("a=0.5", "b=0.75"), {"a": 2, "b": 3}),
+        (("a=0.3", "b=0.7", "c=0"), {"a": 3, "b": 7, "c": 0}),
+        (("files:x=y/*.txt=1e-3", "b=1"), {"files:x=y/*.txt": 1, "b": 1000}),
+        (("a=0.333333", "b=0.666667"), {"a": 333333, "b": 666667}),
+        (("a=90", "b=60", "c=30"), {"a": 3, "b": 2, "c": 1}),
+    ],
+)
+def test_a_mixture_is_whole_samples_of_its_shortest_cycle(mixture, expected):
+    assert parts("embedded:code", mixture) == expected
+
+
+def test_another_mixture_is_another_run():
+    before, after = (resolve(given({"data.mixture": mixture})) for mixture in ((), ("embedded:prose=1",)))
+    assert differences(before, after, IDENTITY) == ["data.mixture: () → ('embedded:prose=1',)"]

@@ -19,7 +19,7 @@ WORDS = ("the", "of", "and", "naïve", "日本", "x", "=", "3;", "def", "f():", 
 
 OPEN = """
 import os, sys, time
-from types import SimpleNamespace
+from lm.config import defaults
 from lm.data import build
 from lm.data.store import open_store
 folder, pattern, go, *kinds = sys.argv[1:]
@@ -38,8 +38,8 @@ print("ready", flush=True)
 while not (count or go == "" or os.path.exists(go)):
     time.sleep(0.001)
 for kind in kinds:
-    section = SimpleNamespace(store=folder, source=pattern, mixture=(), text_field="text", tokenizer=kind,
-                              valid_fraction=0.1, normalization="none", end_token="")
+    section = defaults("data")
+    section.update(store=folder, source=pattern, tokenizer=kind, valid_fraction=0.1)
     print("fingerprint", open_store(section, say).fingerprint)
 """
 

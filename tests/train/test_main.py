@@ -202,6 +202,7 @@ def test_with_every_checkpoint_damaged_nothing_starts_again(corpus, straight):
 REFUSALS = [
     ({"schedule__peak": 2e-3}, "schedule.peak: 0.001 → 0.002"),
     ({"seed": 1}, "seed: 0 → 1"),
+    ({"data__mixture": "('embedded:prose=1',)"}, "data.mixture: () → ('embedded:prose=1',)"),
     ({"train__steps": STEPS - 100}, f"is at step {STEPS} already"),
 ]
 
@@ -266,6 +267,32 @@ def test_steps_that_are_not_finite_stop_the_run(corpus):
     assert done.returncode == 2
     sentence = done.stderr.splitlines()[-1]
     assert "5 steps in a row" in sentence and ("the loss" in sentence or "the gradient of" in sentence)
+
+
+def test_every_source_of_a_mixture_is_validated(corpus, straight):
+    draw = random.Random(5)
+    (corpus / "vowels.txt").write_text("".join(draw.choices("aei ", k=1999)), encoding="utf-8")
+    names = [f"files:{corpus}/{name}.txt" for name in ("text", "vowels")]
+    folder = corpus / "mixed"
+    mixture = f"('{names[0]}=3', '{names[1]}=1')"
+    done = train(corpus, folder, data__mixture=mixture, data__packing="first_fit", train__sample_every=0)
+    assert done.returncode == 0, done.stderr
+    rows = {(row.step, row.name): row.value for row in numbers(folder)}
+    data = json.loads((folder / workdir.RUN).read_text())["data"]
+    assert [(part["source"], part["share"]) for part in data["parts"]] == [(names[0], 0.75), (names[1], 0.25)]
+    assert data["source"] == f"{names[0]}=3, {names[1]}=1"
+    assert data["train"]["tokens"] == sum(part["train"]["tokens"] for part in data["parts"])
+    scored = [part["valid"]["tokens"] - 1 for part in data["parts"]]
+    held_out = np.array([part["valid"]["bytes"] for part in data["parts"]])
+    for step in (60, 120, 180, 240):
+        losses = [rows[step, f"valid/{name}/loss"] for name in names]
+        assert losses[0] != losses[1]
+        assert np.isclose(rows[step, "valid/loss"], np.average(losses, weights=scored), rtol=1e-6)
+        bits = [rows[step, f"valid/{name}/bits_per_byte"] for name in names]
+        assert np.allclose(bits, np.array(losses) * scored / np.log(2) / held_out)
+    assert rows[240, f"valid/{names[1]}/loss"] < rows[60, f"valid/{names[1]}/loss"]
+    done = train(corpus, folder, data__mixture=mixture.replace("=3", "=2"), data__packing="first_fit")
+    assert done.returncode == 2 and f"data.mixture: ('{names[0]}=3', " in done.stderr.splitlines()[-1]
 
 
 def test_a_profile_is_written(corpus):

@@ -1,0 +1,43 @@
+"""The data command as people use it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    line = [sys.executable, "-m", "lm.data", "--config=configs/quickstart.py", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_shows_what_a_run_will_see(tmp_path):
+    for name, count in (("en", 200), ("de", 150)):
+        lines = (json.dumps({"text": f"{name} {number} " * (number % 13 + 1)}) for number in range(count))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    mixture = f"('files:{tmp_path}/en.jsonl=2', 'files:{tmp_path}/de.jsonl=1')"
+    done = run(
+        f"--config.data.mixture={mixture}",
+        "--config.data.tokenizer=byte",
+        f"--config.data.store={tmp_path}/store",
+        "--config.data.packing=first_fit",
+        "--config.train.steps=30",
+        "--prepare",
+        "--rows=3",
+        "--tokens=99",
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    for name, count, share, samples in (("en", 200, "66.67%", 2), ("de", 150, "33.33%", 1)):
+        part = said.partition(f"files:{tmp_path}/{name}.jsonl: {share} of the samples, ")[2].partition("\n\n")[0]
+        assert re.match(r"[\d.]+ epochs\n", part)
+        records = [int(found) for found in re.findall(r"(\d+) records, [\d.]+ MB, [\d,]+ tokens, 0\.9\d bytes", part)]
+        assert len(records) == 2 and sum(records) == count
+        assert re.search(r"\d+ to train on, 9\d\.\d\d% filled", part)
+        assert len(re.findall(rf"row \d of files:{tmp_path}/{name}.jsonl, records 1 to \d+:", said)) == samples
+    assert "|'<|endoftext|>' → 'e'|" in said and "|' ' → '<|endoftext|>'|" in said
