@@ -1,5 +1,6 @@
 """Text ↔ token ids, one face for all kinds: a `tokenizer.json` of the tokenizers library."""
 
+import array
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ END = "<|endoftext|>"  # stands before every record and after the last, so it op
 FILE = "tokenizer.json"
 
 # A cut that no tokenizer learned here sees: after a line's end, between two printing characters. GPT-2's pattern
-# makes the newline a token of its own there, so that the pieces' tokens are the whole's. Of a tokenizer from a file
-# nobody knows: its texts stay whole.
+# makes the newline a token of its own there, so that the pieces' tokens are the whole's; BERT's words end at white
+# space anyway, and no normal form joins a newline with what follows. What a file's tokenizer sees nobody knows: its
+# texts stay whole.
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
@@ -41,12 +43,25 @@ class Tokenizer:
         return next(self.encode_all([text]))
 
     def encode_all(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
-        """Yield int32 ids for each text, in parallel over cores; long texts are cut where no token crosses."""
+        """Yield int32 ids for each text."""
+        ids, counts = self.encode_flat(texts)
+        stops = np.cumsum(counts)
+        for start, stop in zip(stops - counts, stops, strict=True):
+            yield ids[start:stop].astype(np.int32)
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the uint32 ids of all texts end to end, and how many each has `(texts,)`.
+
+        In parallel over cores, without Python's lock; long texts are cut where no token crosses.
+        """
         pieces = [list(_pieces(text)) if self._cut else [text] for text in texts]
-        encoded = iter(self._inner.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False))
-        for group in pieces:
-            parts = [np.asarray(next(encoded).ids, np.int32) for _ in group]
-            yield parts[0] if len(parts) == 1 else np.concatenate(parts)
+        encoded = self._inner.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False)
+        ids = array.array("I")
+        for one in encoded:
+            ids.fromlist(one.ids)  # the fastest way out of a list, which is the only way out of the library
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
+        return np.frombuffer(ids, np.uint32), np.bincount(owners, lengths, len(pieces)).astype(np.int64)
 
     def decode(self, ids: Iterable[int], after: Iterable[int] = ()) -> str:
         """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing.
