@@ -15,8 +15,9 @@ END = "<|endoftext|>"  # stands before every record and after the last, so it op
 FILE = "tokenizer.json"
 
 # A cut that no tokenizer learned here sees: after a line's end, between two printing characters. GPT-2's pattern
-# makes the newline a token of its own there, so that the pieces' tokens are the whole's. Of a tokenizer from a file
-# nobody knows: its texts stay whole.
+# makes the newline a token of its own there, so that the pieces' tokens are the whole's; BERT's words end at white
+# space anyway, and no normal form joins a newline with what follows. What a file's tokenizer sees nobody knows: its
+# texts stay whole.
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")

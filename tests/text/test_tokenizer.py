@@ -90,14 +90,20 @@ def test_learned_from_nothing_each_kind_still_has_an_end():
         assert 0 <= learned.end < learned.size
 
 
-SPACES = "ab \n\t\r.'s1é\x1c\x85\xa0\u2028\u200b"
+SPACES = "ab \n\t\r.'s1é\x1c\x85\xa0\u2028\u200b\u0301\u0323ﬁ"
 SPACED = {
-    kind: learn(kind, ["".join(random.Random(n).choices(SPACES, k=997)) for n in range(31)])
-    for kind in ("bpe:1499", "unigram:1499", "wordpiece:311")
+    (kind, form): learn(kind, ["".join(random.Random(n).choices(SPACES, k=997)) for n in range(31)], normalization=form)
+    for kind, form in (
+        ("bpe:1499", "none"),
+        ("unigram:1499", "none"),
+        ("wordpiece:311", "none"),
+        ("bpe:1499", "nfc"),
+        ("bpe:1499", "nfkd"),
+    )
 }
 
 
-@pytest.mark.parametrize("kind", SPACED)
+@pytest.mark.parametrize("kind", SPACED, ids=" ".join)
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(st.sampled_from(SPACES), max_size=61))
 @example(text="a\nb\nc\n\nd \n e\r\nf\n  g")
