@@ -24,7 +24,7 @@ class Source(NamedTuple):
 
     records: Callable[[], Iterator[Record]]
     key: str
-    size: int  # bytes of both, about, for progress
+    size: int  # bytes, about, of all that is read; for progress
     valid: Callable[[], Iterator[Record]] | None = None
 
 

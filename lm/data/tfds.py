@@ -19,7 +19,7 @@ from lm.data.sources import Record, Source, stamps, text_of
 from lm.refusal import Refusal, extra, nearest
 
 _FORMAT = "array_record"  # the one with random access; TFDS's .parquet loses rows
-_ROWS = 64  # read at a time
+_ROWS = 256  # read at a time
 _RETRIES = 0  # of a download; TFDS's own ten take minutes to say that there is no network
 _COMMAND = "python -m lm.data --config=... --prepare"
 _NAME = re.compile(r"(\w+)(?:/([\w.+-]+))?(?::([\d.]+))?")

@@ -228,8 +228,9 @@ def test_an_end_that_reads_like_a_word_is_still_not_spelled(kind):
     assert ours.end not in ours.encode("a fox, foxes and fox")
 
 
-def test_an_end_of_one_letter_is_refused():
-    refused("makes a special token of the text 'x'", "char", end_token="x")
+@pytest.mark.parametrize("kind", ["byte", "char", "bpe:311", "unigram:311", "wordpiece:311"])
+def test_an_end_of_one_letter_is_refused(kind):
+    refused("makes a special token of the text 'x'", kind, end_token="x")
 
 
 def test_only_what_learns_from_text_reads_it():
