@@ -19,7 +19,7 @@ def embedded(part: str, section: Any) -> Source:
     skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
     paths = [p for p in sorted(root.rglob("*.py")) if not skipped & set(p.relative_to(root).parts)]
 
-    @functools.cache  # a build reads the records four times, and Python's tokenizer takes its time
+    @functools.cache  # a build may read the records twice, and Python's tokenizer takes its time
     def read() -> tuple[Record, ...]:
         return tuple(records())
 

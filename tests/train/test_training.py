@@ -8,6 +8,7 @@ import pytest
 from lm import checkpoint, trees
 from lm.model.transformer import Transformer
 from lm.objective.catalog import objective
+from lm.objective.losses import logits_of
 from lm.optim import build, schedules
 from lm.optim.optimizers import OPTIMIZERS
 
@@ -29,7 +30,7 @@ PAIRS = [
 def model(tiny, random_batch):
     """Return first parameters and the compiled loss with its gradient, which no optimizer or schedule enters."""
     config, batch = tiny(model__layers=2), random_batch()
-    model, goal = Transformer(config.model), objective(config.objective, 61, "float32")
+    model, goal = Transformer(config.model), objective(config.objective, logits_of(config.model))
     rows = batch.inputs, batch.positions, batch.segments
 
     def loss(params):
