@@ -105,7 +105,7 @@ FIELDS = {
         one_of(
             gpt2="normal of deviation init_std; branch outputs: / √(2 layers): Radford et al. 2019",
             fan_in="truncated normal of deviation 1 / √fan-in: LeCun et al. 1998",
-            small="normal of deviation √(2 / 5 width) (Nguyen & Salazar 2019); branch outputs: 2 / (layers √width): Black et al. 2022",
+            small="normal of deviation √(2 / 5 width): Nguyen & Salazar 2019; branch outputs: 2 / (layers √width)",
         ),
     ),
     "model.init_std": Field(
