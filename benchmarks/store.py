@@ -19,12 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tokenizers
 from absl import app, flags
 
 from lm.config import defaults
-from lm.data import build, catalog
+from lm.data import build, catalog, store
 from lm.text import learn, tokenizer
 
 MEGABYTES = flags.DEFINE_integer("megabytes", 1000, "text of all rounds together")
@@ -44,9 +43,12 @@ def main(_):
     peaks = []
     for number in range(ROUNDS.value):
         path, size = write(folder / f"text{number}.jsonl", records, number)
-        rates["store"].append(size / built(path, section, folder / "tokens"))
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        rates["tokenizers"].append(size / bare(path, folder / "tokenizer" / tokenizer.FILE))
+        for name in sorted(rates, reverse=number % 2 == 0):
+            if name == "store":
+                rates[name].append(size / built(path, section, folder / "tokens"))
+                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            else:
+                rates[name].append(size / bare(path, folder / "tokenizer" / tokenizer.FILE))
         words = ", ".join(f"{name} {rate[-1]:.2f} MB/s" for name, rate in rates.items())
         print(f"round {number + 1} of {ROUNDS.value}, {size:.0f} MB: {words}", flush=True)
         path.unlink()
@@ -74,7 +76,7 @@ def built(path: Path, section: Any, folder: Path) -> float:
     learned = tokenizer.load(path.parent / "tokenizer")
     begun = time.perf_counter()
     source = catalog.source(f"files:{path}", section)
-    build.write(source, section, learned, np.dtype(np.uint16), folder, lambda done: None)
+    build.write(source, section, learned, store.id_type(learned), folder, lambda done: None)
     return time.perf_counter() - begun
 
 

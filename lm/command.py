@@ -58,12 +58,14 @@ def run(
             _fail(str(refusal))
         except KeyboardInterrupt:
             return 130
-        except PermissionError as error:
-            _fail(f"{error.filename!r} cannot be written or read: {error.strerror}.")
         except BrokenPipeError:  # the reader of our output has gone
             with contextlib.suppress(OSError):
                 sys.stdout.close()
             return 141
+        except OSError as error:
+            if error.filename is None:
+                raise
+            _fail(f"{str(error.filename)!r} cannot be written or read: {error.strerror}.")
         return None
 
     app.run(call, flags_parser=parse)

@@ -8,7 +8,6 @@ from typing import Any
 from lm.config.field import (
     A_FOLDER,
     A_NAME,
-    ANY_TEXT,
     EITHER,
     FREE,
     Field,
@@ -82,7 +81,7 @@ FIELDS = {
     "data.end_token": Field(
         "",
         "spelling of the end-of-text token; empty: <|endoftext|>, or what a tokenizer's file has in its place",
-        ANY_TEXT,
+        spelled(r"[^\n]*", "text of one line"),
     ),
     "data.batch_size": Field(16, "sequences in a step, over all devices", at_least(1)),
     "data.valid_fraction": Field(0.05, "share of the text held out for validation", within(0.0001, 0.5)),
@@ -121,6 +120,11 @@ def check(flat: Mapping[str, Any]) -> None:
             raise Refusal(f"data.mixture names {name!r}: a source must be {rule.words}.")
         if names.count(name) > 1:
             raise Refusal(f"data.mixture names {name!r} twice: give it one number.")
+    if mixture and flat["data.source"] != FIELDS["data.source"].default:
+        raise Refusal(
+            f"data.source is {flat['data.source']!r} beside data.mixture: only one of them is read; "
+            f"leave data.source at {FIELDS['data.source'].default!r}."
+        )
     if mixture and not any(number for _, number in split(mixture)):
         raise Refusal(f"data.mixture is {mixture}: one of its numbers must be above 0.")
     if (cycle := sum(parts(flat["data.source"], mixture).values())) > LONGEST_CYCLE:

@@ -122,7 +122,7 @@ FIELDS = {
     "model.parameter_dtype": Field("float32", "dtype of parameters and optimizer moments", DTYPE),
     "model.softmax_dtype": Field("float32", "dtype of attention's softmax", DTYPE),
     "model.norm_dtype": Field("float32", "dtype inside norms", DTYPE),
-    "model.logits_dtype": Field("float32", "dtype of logits and of the loss", DTYPE),
+    "model.logits_dtype": Field("float32", "dtype of logits and of each token's loss; sums are float32", DTYPE),
     "model.remat": Field(
         "none",
         "what the backward pass computes again",
@@ -180,5 +180,10 @@ def check(flat: Mapping[str, Any]) -> None:
     buckets, farthest = flat["model.relative_buckets"], flat["model.relative_distance"]
     if flat["model.positions"] == "relative" and farthest <= buckets // 2:
         raise Refusal(f"model.relative_distance is {farthest}: it must be above half of the buckets ({buckets // 2}).")
+    if flat["model.token_dropout"] and flat["model.value_embeddings"]:
+        raise Refusal(
+            f"model.token_dropout is {flat['model.token_dropout']}: value embeddings would still show the tokens "
+            "that it leaves out; set it or model.value_embeddings to 0."
+        )
     if flat["model.unroll"] and layers % flat["model.unroll"]:
         raise Refusal(f"model.unroll is {flat['model.unroll']}: it must divide model.layers ({layers}), or be 0.")

@@ -155,6 +155,10 @@ def _check_optimizer(flat: Mapping[str, Any]) -> None:
     ema, dtype, is_free = flat["train.ema"], flat["model.parameter_dtype"], flat["optimizer.name"] == "schedule_free"
     if is_free and flat["optimizer.b1"] == 0:
         raise Refusal("optimizer.b1 is 0.0: schedule_free needs it above 0.")
+    if flat["optimizer.name"] == "ademamix" and flat["optimizer.slow_warmup_steps"]:
+        for name in ("optimizer.b1", "optimizer.b3"):
+            if flat[name] == 0:
+                raise Refusal(f"{name} is 0.0: optimizer.slow_warmup_steps grows b3 from b1, so both must be above 0.")
     if is_free and ema:
         raise Refusal(f"train.ema is {ema}: schedule_free averages the weights itself; set it to 0.")
     if (is_free or ema) and dtype != "float32":

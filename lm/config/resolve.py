@@ -61,23 +61,25 @@ def resolve(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
     return ml_collections.FrozenConfigDict(filled)
 
 
-def bind(config: Mapping[str, Any], *, vocabulary: int, tokens: int) -> ml_collections.FrozenConfigDict:
+def bind(
+    config: Mapping[str, Any], *, vocabulary: int | None = None, tokens: int | None = None
+) -> ml_collections.FrozenConfigDict:
     """Return the resolved config with what only the data can settle: vocabulary size, steps of an epoch.
 
     Args:
       config: a resolved config.
-      vocabulary: ids of the tokenizer.
-      tokens: tokens of the training split.
+      vocabulary: ids of the tokenizer, once known.
+      tokens: tokens of an epoch, once known.
     """
     flat = flatten(config)
     if flat["model.vocabulary"] is None:
         flat["model.vocabulary"] = vocabulary
-    if flat["model.vocabulary"] < vocabulary:
+    if vocabulary is not None and flat["model.vocabulary"] < vocabulary:
         raise Refusal(
             f"model.vocabulary is {flat['model.vocabulary']}: "
             f"the tokenizer {flat['data.tokenizer']!r} has {vocabulary} ids."
         )
-    if flat["train.steps"] is None:
+    if flat["train.steps"] is None and tokens is not None:
         flat["train.steps"] = max(1, round(run.growth(flat).steps(flat["train.epochs"] * tokens)))
         flat["train.epochs"] = None
     bound = schema.defaults()

@@ -15,7 +15,6 @@ from lm import command
 from lm.config.data import parts
 from lm.config.resolve import bind, resolve
 from lm.growth import Growth
-from lm.refusal import Refusal
 
 CONFIG = command.define_config()
 PREPARE = flags.DEFINE_bool("prepare", False, "download and prepare the tfds: sources first; needs a network")
@@ -35,22 +34,19 @@ def main() -> None:
         _prepare(config.data)
     tokens = store.open_store(config.data, print)
     store.verify(tokens)
-    config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.tokens)
+    config = bind(config, vocabulary=tokens.tokenizer.size)
     goal = objective(config.objective, logits_of(config.model))
     train = windows.planned(tokens.parts, "train", config.data, goal.length(config.model.context))
+    config = bind(config, tokens=windows.epoch(tokens.parts, train))
     rows = batches.train_rows(tokens.parts, train, goal.shape, config.seed)
     print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")
     print(f"fingerprint  {tokens.fingerprint}")
     print(f"tokenizer    {tokens.tokenizer.kind}, {tokens.tokenizer.size:,} ids")
-    samples = Growth(config.data.batch_size, config.train.accumulate, config.train.batch_warmup_steps).before(
-        config.train.steps
-    )
-    print(f"run          {config.train.steps:,} steps of {config.data.batch_size} windows")
+    growth = Growth(config.data.batch_size, config.train.accumulate, config.train.batch_warmup_steps)
+    samples = growth.before(config.train.steps)
+    print(f"run          {config.train.steps:,} steps, {samples:,} windows")
     for part in facts(tokens, train, samples)["parts"]:
         _show_part(part)
-    most = sum(mine.plan.whole for mine in train)
-    if ROWS.value > most:
-        raise Refusal(f"--rows is {ROWS.value}: it must be at most the {most} windows of an epoch.")
     for sample in range(ROWS.value):
         _show_row(sample, rows(sample), tokens)
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.data.sources import Record, Source
+from lm.refusal import Refusal
 from lm.text.normalize import normalized
 from lm.text.tokenizer import Tokenizer
 
@@ -46,9 +47,9 @@ def texts(source: Source, section: Any) -> Iterator[tuple[str, bool]]:
         yield from ((normalized(record.text, form), False) for record in records)
         yield from ((normalized(record.text, form), True) for record in source.valid())
         return
-    head = list(itertools.islice(records, 4 * _MANY_RECORDS))
-    are_many = len({_document(record) for record in head}) >= _MANY_RECORDS
-    for record in itertools.chain(head, records):
+    first = itertools.islice(source.records(), 4 * _MANY_RECORDS)  # read twice, rather than held
+    are_many = len({_document(record) for record in first}) >= _MANY_RECORDS
+    for record in records:
         text = normalized(record.text, form)
         if are_many:
             yield text, _share(_document(record)) < section.valid_fraction
@@ -74,14 +75,18 @@ def write(
     splits = [_Split(folder, name, dtype) for name in SPLITS]
     held_out: list[bytes] = []
     chunks = _chunks(texts(source, section))
-    for parts in _overlapped(lambda chunk: _encoded(chunk, learned, dtype), chunks):
-        for split, part in zip(splits, parts, strict=True):
-            split.append(part)
-        held_out += [part.text for part in parts]
-        if splits[-1].bytes > _XZ_BYTES:
-            held_out.clear()
-        report(sum(split.bytes for split in splits))
-    facts = {split.name: split.close(learned.end) for split in splits}
+    try:
+        for parts in _overlapped(lambda chunk: _encoded(chunk, learned, dtype), chunks):
+            for split, part in zip(splits, parts, strict=True):
+                split.append(part)
+            held_out += [part.text for part in parts]
+            if splits[-1].bytes > _XZ_BYTES:
+                held_out.clear()
+            report(sum(split.bytes for split in splits))
+        facts = {split.name: split.close(learned.end) for split in splits}
+    finally:
+        for split in splits:
+            split.leave()
     is_short = facts["valid"]["bytes"] <= _XZ_BYTES
     facts["train"]["xz_bytes"] = None
     facts["valid"]["xz_bytes"] = len(lzma.compress(b"".join(held_out), preset=9)) if is_short else None
@@ -127,6 +132,11 @@ def _encoded(chunk: list[tuple[str, bool]], learned: Tokenizer, dtype: np.dtype)
     """Return a chunk's part of each split."""
     is_valid = np.array([flag for _, flag in chunk])
     ids, counts = learned.encode_flat([text for text, _ in chunk])
+    if (ids == learned.end).any():
+        raise Refusal(
+            f"data.end_token is {learned.token(learned.end)!r}: data.tokenizer {learned.kind!r} cuts text into it; "
+            "name another."
+        )
     ids = np.insert(ids.astype(dtype), np.cumsum(counts) - counts, learned.end)
     counts = counts + 1
     sizes = np.array([len(text.encode()) for text, _ in chunk])
@@ -181,6 +191,12 @@ class _Split:
         files = [*self._shards, offsets]
         return {"records": self._records, "tokens": self._tokens, "bytes": self.bytes, "files": files}
 
+    def leave(self) -> None:
+        """Let go of files that are still open, as they are."""
+        for file in (self._offsets, self._shard):
+            if file is not None:
+                file.leave()
+
 
 class _File:
     """A file that knows the SHA-256 of what was written into it."""
@@ -193,6 +209,10 @@ class _File:
         data = memoryview(np.ascontiguousarray(values)).cast("B")
         self._file.write(data)
         self._digest.update(data)
+
+    def leave(self) -> None:
+        """Close the file, if it is open."""
+        self._file.close()
 
     def close(self) -> str:
         """Make the file survive a crash of the machine; return its digest."""

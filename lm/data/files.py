@@ -38,7 +38,8 @@ def files(pattern: str, section: Any) -> Source:
                 raise Refusal(f"data.source: {path} is empty.")
 
     size = sum(path.stat().st_size for path in paths)
-    return Source(records, f"files {section.text_field} {stamps(root, paths)}", size)
+    key = f"files {section.text_field} {stamps(root, paths)}"
+    return Source(records, key, size, paths=frozenset(path.resolve() for path in paths))
 
 
 def _whole(path: Path, field: str) -> Iterator[tuple[str, str]]:

@@ -20,12 +20,14 @@ class Source(NamedTuple):
     """A stream of records, and a cheap key that changes whenever they may have changed.
 
     valid: the source's own records for validation, where it has some; then all of `records` are for training.
+    paths: files that no other source of a mixture may read too, since it would hold out other records of them.
     """
 
     records: Callable[[], Iterator[Record]]
     key: str
     size: int  # bytes, about, of all that is read; for progress
     valid: Callable[[], Iterator[Record]] | None = None
+    paths: frozenset[Path] = frozenset()
 
 
 def text_of(value: object, place: str, field: str) -> str:

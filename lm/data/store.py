@@ -5,6 +5,7 @@ key of its records and of the tokenizer that cut them. So a mixture that takes a
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -74,11 +75,6 @@ class Store(NamedTuple):
         """Each part's share of the samples."""
         return [part.weight / sum(part.weight for part in self.parts) for part in self.parts]
 
-    @property
-    def tokens(self) -> int:
-        """Number of tokens to train on."""
-        return sum(part.train.tokens for part in self.parts if part.weight)
-
 
 def open_store(section: Any, say: Callable[[str], None] = lambda words: None) -> Store:
     """Return the store of a data section; what there is none of yet is built first.
@@ -93,6 +89,12 @@ def open_store(section: Any, say: Callable[[str], None] = lambda words: None) ->
     root = Path(os.path.expanduser(section.store))
     weights = data.parts(section.source, section.mixture)
     sources = {name: catalog.source(name, section) for name in weights}
+    for one, other in itertools.combinations(sources, 2):
+        if both := sources[one].paths & sources[other].paths:
+            raise Refusal(
+                f"data.mixture: {one!r} and {other!r} both read {min(both)}, each holding out other records of it; "
+                "let every file be of one source."
+            )
     folder = _tokenizer(root, section, {name: sources[name] for name in weights if weights[name]}, say)
     index = _index(folder)
     files = {folder / name: digest for name, digest in index["files"].items()}
@@ -148,7 +150,7 @@ def _tokens(
 ) -> Path:
     """Return the folder of a source's tokens; `taught` is the tokenizer's fingerprint."""
     key = [source.key, name, taught, section.valid_fraction, section.normalization]
-    dtype = np.dtype(np.uint16 if learned.size <= 1 << 16 else np.uint32)
+    dtype = id_type(learned)
 
     def tokenise(folder: Path) -> dict[str, Any]:
         report = build.progress(f"tokenising {name}", source.size, say)
@@ -173,6 +175,11 @@ def _tokens(
         }
 
     return _built(root, "tokens", key, tokenise, say)
+
+
+def id_type(learned: tokenizer.Tokenizer) -> np.dtype:
+    """Return the dtype that a tokenizer's ids are written in."""
+    return np.dtype(np.uint16 if learned.size <= 1 << 16 else np.uint32)
 
 
 def _built(

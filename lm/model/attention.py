@@ -39,7 +39,8 @@ class Attention(nn.Module):
             key_BTKC = TURNED[c.positions](key_BTKC, positions_BT, c)
         if token_values_BTKC is not None:
             scale_K = self.param("value_scale", nn.initializers.ones, (c.kv_heads,), jnp.dtype(c.parameter_dtype))
-            value_BTKC = value_BTKC + scale_K.astype(c.dtype)[None, None, :, None] * token_values_BTKC
+            added_BTKC = scale_K.astype("float32")[None, None, :, None] * token_values_BTKC
+            value_BTKC = value_BTKC + added_BTKC.astype(c.dtype)
         if cache is not None:
             cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT)
             key_BTKC, value_BTKC = cache

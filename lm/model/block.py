@@ -51,7 +51,9 @@ def _sandwich(hidden, branches, norm, join):
 def _parallel(hidden, branches, norm, join):
     """x + f(norm(x)) + g(norm(x)), one norm for both (GPT-J; PaLM: Chowdhery et al. 2022, arXiv 2204.02311, §2)."""
     normed = norm("norm")(hidden)
-    return join(hidden, sum(branch(normed) for _, branch in branches))
+    for _, branch in branches:
+        hidden = join(hidden, branch(normed))
+    return hidden
 
 
 WIRINGS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel}
@@ -76,14 +78,14 @@ class Block(nn.Module):
           context: the pass.
         """
         c = self.config
-        join = lambda hidden_BTD, branch_BTD: self.constrain(hidden_BTD + branch_BTD, "hidden")
         if c.residual_scalars:  # x ← λ·x + μ·x₀ with λ = 1, μ = 0 at first (modded-nanoGPT)
-            scalar = lambda name, initial: self.param(name, initial, (), jnp.dtype(c.parameter_dtype)).astype(c.dtype)
+            scalar = lambda name, initial: self.param(name, initial, (), jnp.dtype(c.parameter_dtype)).astype("float32")
             residual, embedded = nn.initializers.ones, nn.initializers.zeros
             hidden_BTD = scalar("residual_scale", residual) * hidden_BTD
-            hidden_BTD = hidden_BTD + scalar("embedded_scale", embedded) * context.embedded
+            hidden_BTD = (hidden_BTD + scalar("embedded_scale", embedded) * context.embedded).astype(c.dtype)
         drop = nn.Dropout(c.dropout, deterministic=not context.train)
         leave = lambda branch_BTD: self._kept(drop(branch_BTD), layer, context.train)
+        join = lambda hidden_BTD, branch_BTD: self.constrain(hidden_BTD + leave(branch_BTD), "hidden")
 
         def attention(x_BTD):
             nonlocal cache
@@ -92,10 +94,9 @@ class Block(nn.Module):
             branch_BTD, cache = Attention(c, self.attend, name="attention")(
                 x_BTD, context.positions, mask, cache, context.bias, values
             )
-            return leave(branch_BTD)
+            return branch_BTD
 
-        feedforward = lambda x_BTD: leave(FeedForward(c, name="feedforward")(x_BTD))
-        branches = ("attention", attention), ("feedforward", feedforward)
+        branches = ("attention", attention), ("feedforward", FeedForward(c, name="feedforward"))
         norm = lambda name: NORMS[c.norm](c, name=name)
         hidden_BTD = WIRINGS[c.wiring](hidden_BTD, branches, norm, join)
         return hidden_BTD, cache

@@ -19,7 +19,7 @@ class Learned(nn.Module):
         c = self.config
         initial = nn.initializers.normal(c.init_std)
         embedding = self.param("embedding", initial, (c.context, c.width), jnp.dtype(c.parameter_dtype))
-        return embedding.astype(c.dtype)[positions_BT]
+        return embedding[positions_BT].astype(c.dtype)
 
 
 class Sinusoidal(nn.Module):

@@ -38,9 +38,10 @@ class Embed(nn.Module):
         c = self.config
         shape = (padded(c.vocabulary, c.vocabulary_multiple), c.width)
         initial = initializer(c, "embedding", c.width)
-        embedding_VD = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype)).astype(c.dtype)
+        embedding_VD = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
         embedding_VD = self.constrain(embedding_VD, "embedding")
-        return embedding_VD[inputs_BT], embedding_VD
+        # Cast after the look-up, so that the gradient of a frequent id is summed in the parameters' dtype.
+        return embedding_VD[inputs_BT].astype(c.dtype), embedding_VD.astype(c.dtype)
 
 
 class Head(nn.Module):
@@ -68,9 +69,10 @@ class TokenValues(nn.Module):
         rows = padded(c.vocabulary, c.vocabulary_multiple)
         shape = (c.value_embeddings, rows, c.kv_heads * c.head_width)
         initial = initializer(c, "embedding", c.width)
-        tables = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype)).astype(c.dtype)
+        tables = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
         tables = self.constrain(tables, "embedding")
-        return tables[:, inputs_BT].reshape(c.value_embeddings, *inputs_BT.shape, c.kv_heads, c.head_width)
+        values = tables[:, inputs_BT].astype(c.dtype)
+        return values.reshape(c.value_embeddings, *inputs_BT.shape, c.kv_heads, c.head_width)
 
 
 class Transformer(nn.Module):
@@ -98,7 +100,7 @@ class Transformer(nn.Module):
         """
         c = self.config
         hidden_BTD, embedding_VD = Embed(c, self.constrain, name="embed")(inputs_BT)
-        # Whole tokens left out, as in Gal & Ghahramani 2016 (arXiv 1512.05287, §4.2).
+        # Tokens left out whole, each by itself (Gal & Ghahramani 2016, arXiv 1512.05287, §4.2, leave out words).
         hidden_BTD = nn.Dropout(c.token_dropout, broadcast_dims=(2,), deterministic=not train)(hidden_BTD)
         if c.positions in ADDED:
             hidden_BTD = hidden_BTD + ADDED[c.positions](c, name="positions")(positions_BT)

@@ -59,7 +59,7 @@ def cross_entropy(
     positions = max(1, min(length, chunk_tokens // rows))
     while length % positions:
         positions -= 1
-    weights_BT = weights_BT.astype(logits.dtype)
+    weights_BT = weights_BT.astype(jnp.float32)
     total, nats_B = _chunked(hidden_BTD, unembed_DV, targets_BT, weights_BT, positions, logits, extras)
     weights_B = jnp.sum(weights_BT, axis=1)
     return total, jnp.sum(weights_B), (nats_B, weights_B)
@@ -91,6 +91,7 @@ def _sum(hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Logits, extras:
         loss_BT = loss_BT + extras.smoothing * (target_BT - mean_BT)
     if extras.z:
         loss_BT = loss_BT + extras.z * jnp.square(log_total_BT)
+    # Sums of many tokens are float32 whatever the logits are: bfloat16 ends to count at 256.
     sums = jnp.sum(loss_BT * weights_BT), jnp.sum(nats_BT * weights_BT, axis=1)
     return sums, (logits_BTV, log_total_BT1, is_target_BTV)
 

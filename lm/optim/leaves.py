@@ -16,6 +16,7 @@ _AXES = (
     (r"/block/attention/out/kernel$", (1, 2)),
     (BLOCK_MATRICES, (1, 1)),
     (r"/block/", (1, 0)),
+    (r"values/embedding$", (0, 2)),  # tables and ids are its rows
     (r"(kernel|embedding)$", (0, 1)),
     ("", (0, 0)),
 )

@@ -71,7 +71,7 @@ def _ademamix(section, parts):
     steps, alpha, b3 = section.slow_warmup_steps, section.alpha, section.b3
     share = lambda count: jnp.minimum((count + 1) / steps, 1.0)
     if steps:
-        low, high = (math.log(b) if b else -math.inf for b in (section.b1, section.b3))
+        low, high = math.log(section.b1), math.log(section.b3)
         alpha = lambda count: section.alpha * share(count)
         b3 = lambda count: jnp.exp(low * high / ((1 - share(count)) * high + share(count) * low))
     return optax.contrib.scale_by_ademamix(section.b1, section.b2, b3, alpha, section.epsilon), parts.decay, parts.rate

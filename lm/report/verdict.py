@@ -7,6 +7,7 @@ from lm.report import record
 from lm.report.record import Record
 
 _LOSS, _BITS = "loss", "bits"  # what must be equal before values of a column compare
+_LOSSY = {"char", "wordpiece"}  # kinds that do not keep all of a text, whose bytes count all the same
 
 
 class Column(NamedTuple):
@@ -83,7 +84,7 @@ def warning(runs: Sequence[Record]) -> str:
         return ""
     words = "The runs differ in their data or tokenizer (data.fingerprint), so losses and perplexities do not compare; "
     if _BITS in lacks:
-        return words + "nor do bits per byte, since the held-out texts differ too."
+        return words + "nor do bits per byte, since the held-out texts differ too, or what a tokenizer keeps of them."
     (text,) = _held_out(runs)
     return words + f"bits per byte do, since the held-out text has the same {text[1]:,} bytes in each."
 
@@ -93,7 +94,9 @@ def _lacks(runs: Sequence[Record]) -> set[str]:
     prints = {run.facts["data"]["fingerprint"] for run in runs if run.facts}
     if len(prints) < 2:
         return set()
-    return {_LOSS} if len(_held_out(runs)) == 1 else {_LOSS, _BITS}
+    kinds = {run.config["data.tokenizer"].partition(":")[0] for run in runs if run.facts}
+    are_whole = len(kinds) == 1 or not kinds & _LOSSY
+    return {_LOSS} if len(_held_out(runs)) == 1 and are_whole else {_LOSS, _BITS}
 
 
 def _held_out(runs: Sequence[Record]) -> set[tuple[Any, ...]]:

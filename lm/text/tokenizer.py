@@ -1,6 +1,7 @@
 """Text ↔ token ids, one face for all kinds: a `tokenizer.json` of the tokenizers library."""
 
 import array
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ FILE = "tokenizer.json"
 # texts stay whole.
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
+_BATCH = 1 << 20  # characters that are encoded at once
 _CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 
@@ -55,11 +57,11 @@ class Tokenizer:
         In parallel over cores, without Python's lock; long texts are cut where no token crosses.
         """
         pieces = [list(_pieces(text)) if self._cut else [text] for text in texts]
-        encoded = self._inner.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False)
-        ids = array.array("I")
-        for one in encoded:
-            ids.fromlist(one.ids)  # the fastest way out of a list, which is the only way out of the library
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        ids, lengths = array.array("I"), []
+        for some in _batches(itertools.chain.from_iterable(pieces)):
+            for one in self._inner.encode_batch_fast(some, add_special_tokens=False):
+                ids.fromlist(one.ids)  # the fastest way out of a list, which is the only way out of the library
+                lengths.append(len(one))
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
         return np.frombuffer(ids, np.uint32), np.bincount(owners, lengths, len(pieces)).astype(np.int64)
 
@@ -94,6 +96,20 @@ def load(folder: Path) -> Tokenizer:
 def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
     """Return how many bytes of UTF-8 a token of the texts stands for: 1 is what bytes alone give."""
     return sum(len(text.encode()) for text in texts) / sum(map(len, tokenizer.encode_all(texts)))
+
+
+def _batches(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the pieces, some at a time: until its ids are taken, an encoded token is some 80 bytes."""
+    batch: list[str] = []
+    size = 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _pieces(text: str) -> Iterator[str]:

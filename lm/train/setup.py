@@ -63,12 +63,15 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     """
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     tokens = store.open_store(config.data, say)
-    config = bind(config, vocabulary=tokens.tokenizer.size, tokens=tokens.tokens)
+    config = bind(config, vocabulary=tokens.tokenizer.size)
+    goal = objective(config.objective, logits_of(config.model))
+    length = goal.length(config.model.context)
+    train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
+    config = bind(config, tokens=windows.epoch(tokens.parts, train))
     model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
     _check_patterns("train.group_norms", config.train.group_norms, names)
-    goal = objective(config.objective, logits_of(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
 
@@ -111,8 +114,6 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
 
     rows = rules.rows(mesh)
     size = config.data.batch_size
-    length = goal.length(config.model.context)
-    train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     train_rows = batches.train_rows(tokens.parts, train, goal.shape, config.seed)
     growth = Growth(size, config.train.accumulate, config.train.batch_warmup_steps)
     if growth.warmup:

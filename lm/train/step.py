@@ -41,7 +41,7 @@ def make_step(
     def gradient(params, batch, key):
         (total, (weight, parts)), by_params = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
         noise = measures.micro_batch(weight, by_params) if section.noise_scale else None
-        return total, weight, by_params, parts, noise
+        return total, weight, optax.tree.cast(by_params, jnp.float32), parts, noise  # since sums of many are to come
 
     def step(state: State, batch: Batch) -> tuple[State, dict]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -50,13 +50,13 @@ def make_step(
         else:
             total, weight, by_params, parts, noise = _accumulated(gradient, state, batch, key, section)
         weight = jnp.maximum(weight, 1)
-        by_params = jax.tree.map(lambda leaf: leaf / weight.astype(leaf.dtype), by_params)
+        by_params = jax.tree.map(lambda leaf, like: (leaf / weight).astype(like.dtype), by_params, state.params)
         squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(by_params)])
         is_bad = ~jnp.isfinite(jnp.append(squares, total))
         is_good = ~is_bad.any()
         updates, opt_state = optimizer.update(by_params, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        keep = lambda new, old: jnp.where(is_good, new, old)
+        keep = lambda new, old: jnp.where(is_good, new.astype(old.dtype), old)
         metrics = {
             "loss": parts[0][0] / weight,
             "objective": total / weight,

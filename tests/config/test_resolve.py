@@ -38,6 +38,16 @@ ENTRANCES = {
 
 # (what resolve is given, the field that the sentence must name, what else it must show)
 FIELD_TABLE = [
+    # one of the two is not read
+    ({"data.source": "embedded", "data.mixture": ("files:a=1",)}, "data.source", "'embedded'", "data.mixture"),
+    ({"data.end_token": "a\nb"}, "data.end_token", "one line"),
+    ({"model.token_dropout": 0.1, "model.value_embeddings": 1}, "model.token_dropout", "0.1", "value_embeddings"),
+    (
+        {"optimizer.name": "ademamix", "optimizer.slow_warmup_steps": 5, "optimizer.b1": 0.0},
+        "optimizer.b1",
+        "0.0",
+        "slow_warmup_steps",
+    ),
     # no such field: the nearest one is shown
     ({"model.widht": 3}, "model.widht", "'model.width'"),
     ({"optimiser.name": "adamw"}, "optimiser.name", "'optimizer.name'"),

@@ -53,11 +53,12 @@ def test_a_source_with_validation_of_its_own_gives_all_the_rest_to_training():
     assert held([("a", "one"), ("b", "two")], valid=own) == [["one", "two"], ["three", "four"]]
 
 
-def test_a_source_is_opened_once():
+def test_of_a_source_no_more_than_the_beginning_is_read_twice():
     opened = []
-    source = Source(lambda: opened.append(1) or iter([Record(f"{n}", f"text {n}") for n in range(503)]), "", 0)
+    read = lambda number: opened.append(number) or Record(f"{number}", f"text {number}")
+    source = Source(lambda: map(read, range(503)), "", 0)
     texts = list(build.texts(source, SimpleNamespace(valid_fraction=0.1, normalization="none")))
-    assert len(texts) == 503 and opened == [1]
+    assert len(texts) == 503 and opened == [*range(400), *range(503)]
 
 
 def test_text_is_normal_before_it_is_cut():

@@ -151,7 +151,6 @@ def test_a_mixture_has_a_part_for_each_source(section, source_of):
     opened = store.open_store(section(mixture=mixed(source_of, "a", "b", "c")))
     assert [part.name for part in opened.parts] == ["files:a", "files:b", "files:c"]
     assert [part.weight for part in opened.parts] == [1, 2, 3] and opened.shares == [1 / 6, 2 / 6, 3 / 6]
-    assert opened.tokens == sum(part.train.tokens for part in opened.parts)
     for place, name in enumerate("abc"):
         assert records_of(opened, "train", place)[0].startswith(f"{name} 0")
         assert (records_of(opened, "train", place)[7] + records_of(opened, "valid", place)[7]) == f"{name} 7 " * 7
@@ -181,8 +180,23 @@ def test_other_weights_are_another_fingerprint_of_the_same_tokens(section, sourc
 def test_a_source_of_no_weight_is_held_out_only(section, source_of):
     mixture = (source_of([("a", "abc" * 30)], "a") + "=1", source_of([("b", "xyz" * 30)], "b") + "=0")
     opened = store.open_store(section(mixture=mixture, tokenizer="char"))
-    assert opened.tokens == opened.parts[0].train.tokens and opened.tokenizer.size == 2 + 3
+    assert opened.shares == [1, 0] and opened.tokenizer.size == 2 + 3
     assert records_of(opened, "valid", 1) == ["\ufffd" * 9]
+
+
+def test_two_sources_of_a_mixture_never_read_the_same_file(section, tmp_path):
+    (tmp_path / "en").mkdir()
+    write_lines(tmp_path / "en", texts(53))
+    mixture = (f"files:{tmp_path}/**/*.jsonl=1", f"files:{tmp_path}/en/*=0")
+    with pytest.raises(Refusal, match=r"both read .*en/.*\.jsonl, each holding out other records"):
+        store.open_store(section(mixture=mixture))
+
+
+@pytest.mark.parametrize(("tokenizer", "end"), [("byte", "Ġ"), ("bpe:311", "Ġ"), ("wordpiece:300", "[UNK]")])
+def test_text_that_is_cut_into_the_end_of_text_is_refused(section, tmp_path, tokenizer, end):
+    source = write_lines(tmp_path, [f"some text {number} 漢字 ∮" for number in range(53)])
+    with pytest.raises(Refusal, match=r"^data\.(end_token|tokenizer)"):
+        store.open_store(section(source=source, tokenizer=tokenizer, end_token=end))
 
 
 def test_tokenizers_learn_from_all_sources_in_turn():

@@ -5,6 +5,10 @@ import numpy as np
 import pytest
 
 from lm.batch import Batch
+from lm.config import defaults
+from lm.config.resolve import bind, resolve
+from lm.data import store, windows
+from lm.data.facts import facts
 from lm.data.packing import PACKINGS, Plan
 from lm.data.store import Split
 from lm.data.windows import Windows
@@ -192,3 +196,18 @@ def test_a_split_that_fills_its_windows_has_no_padding():
     windows = windows_of(split_of(RECORDS), 32)
     assert windows.split.tokens == 33
     assert windows.plan.all == windows.plan.whole == 1 and windows.window(0).segments.min() == 1
+
+
+@pytest.mark.parametrize("packing", ["split", "first_fit"])
+def test_two_epochs_of_a_run_are_two(tmp_path, packing):
+    """Of train.epochs=2, the steps hold every window that is trained on twice, but for a part of a step."""
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{"x" * 77}"}}\n' for _ in range(300)))
+    config = defaults()
+    config.data.source, config.data.tokenizer, config.data.packing = f"files:{tmp_path}/a.jsonl", "byte", packing
+    config.data.store, config.model.context, config.train.epochs = str(tmp_path), 128, 2.0
+    config = bind(resolve(config), vocabulary=257)
+    opened = store.open_store(config.data)
+    train = windows.planned(opened.parts, "train", config.data, 128)
+    steps = bind(config, tokens=windows.epoch(opened.parts, train)).train.steps
+    (part,) = facts(opened, train, steps * config.data.batch_size)["parts"]
+    assert abs(part["epochs"] - 2) < 16 / part["windows"]

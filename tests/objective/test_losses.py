@@ -130,6 +130,18 @@ def test_bfloat16_hidden_states(case):
         np.testing.assert_allclose(np.asarray(gradient, np.float32), other, atol=0.02 * np.abs(other).max())
 
 
+def test_sums_are_exact_whatever_the_logits(case):
+    hidden, unembed, targets, _ = (
+        jnp.tile(part, (40, 1, 1)[: part.ndim]) if part.shape[0] == ROWS else part for part in case
+    )
+    weights = jnp.ones(targets.shape)
+    total, weight, (nats, counts) = losses.cross_entropy(
+        hidden, unembed, targets, weights, losses.Logits(VOCABULARY, "bfloat16"), 7
+    )
+    assert weight == targets.size == 1200 and counts.sum() == 1200
+    np.testing.assert_allclose([total, nats.sum()], _naive(hidden, unembed, targets, weights), rtol=2e-3)
+
+
 def test_log_softmax_parts(case):
     hidden, unembed, *_ = case
     logits, log_total = losses.log_softmax_parts(hidden, unembed, losses.Logits(VOCABULARY))

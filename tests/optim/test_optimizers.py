@@ -18,8 +18,11 @@ LAYERS = 3
 SHAPES = {
     "embed/embedding": ((11, 6), (11, 6)),
     "head/kernel": ((6, 11), (6, 11)),
+    "positions/embedding": ((4, 2), (4, 2)),
+    "values/embedding": ((2, 5, 3), (10, 3)),
     "decoder/norm/scale": ((6,), (6,)),
     "decoder/block/attention_norm/scale": ((LAYERS, 6), (6,)),
+    "decoder/block/residual_scale": ((LAYERS,), (1,)),
     "decoder/block/attention/query/kernel": ((LAYERS, 6, 2, 5), (6, 10)),
     "decoder/block/attention/query/bias": ((LAYERS, 2, 5), (10,)),
     "decoder/block/attention/out/kernel": ((LAYERS, 2, 5, 6), (10, 6)),

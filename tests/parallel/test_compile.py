@@ -35,26 +35,31 @@ def train(assembled, random_state, random_batch):
     return run
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+OPTIONS = {"positions": "relative", "value_embeddings": 2, "residual_scalars": True, "qk_norm": True, "kv_heads": 4}
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, "options"])
 def single(request, tiny, train):
-    """Return the family, and the losses on one device."""
+    """Return the model's overrides, and the losses on one device."""
     mesh = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), AXES)
-    losses, _, is_donated = train(tiny(model__family=request.param), mesh)
+    model = OPTIONS if request.param == "options" else {"family": request.param}
+    model = {f"model.{name}": value for name, value in model.items()}
+    losses, _, is_donated = train(tiny(**model), mesh)
     assert is_donated and len(set(losses)) == 5
-    return request.param, losses
+    return model, losses
 
 
 @pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (1, 8), (2, 4)])
 def test_losses_are_those_of_one_device(tiny, train, single, data, fsdp):
-    family, expected = single
-    config = tiny(model__family=family, parallel__mesh__data=data, parallel__mesh__fsdp=fsdp)
+    model, expected = single
+    config = tiny(**model, parallel__mesh__data=data, parallel__mesh__fsdp=fsdp)
     mesh = make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     losses, state, is_donated = train(config, mesh)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert is_donated
     for path, leaf in zip(trees.paths(state), jax.tree.leaves(state), strict=True):
         assert len(leaf.addressable_shards) == 8
-        share = fsdp if path.endswith(("kernel", "embed/embedding")) else 1
+        share = fsdp if path.endswith(("kernel", "embed/embedding", "values/embedding")) else 1
         assert leaf.addressable_shards[0].data.size * share == leaf.size, path
 
 

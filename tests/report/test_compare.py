@@ -72,9 +72,12 @@ def test_the_switch_is_whole(make_run, written):
 
 def test_runs_of_other_tokens_are_warned_of(make_run, written, facts):
     other = {"data": facts["data"] | {"fingerprint": "b" * 64}}
-    text = written(make_run("a", rows(3.0)), make_run("b", rows(2.0), {"data.tokenizer": "char"}, other))
+    text = written(make_run("a", rows(3.0)), make_run("b", rows(2.0), {"data.tokenizer": "byte"}, other))
     assert '<p class="warning">The runs differ in their data or tokenizer' in text
     assert re.findall(r'class="best">(\d+\.\d+)<', text) == ["1.0000", "1.0000"]
+    lossy = make_run("c", rows(2.0), {"data.tokenizer": "wordpiece:300"}, other)
+    text = written(make_run("a", rows(3.0)), lossy)
+    assert "nor do bits per byte" in text and not re.findall(r'class="best">(\d+\.\d+)<', text)
 
 
 def test_many_runs_one_without_rows_one_without_facts_and_strange_names(make_run, written):

@@ -202,7 +202,10 @@ def test_with_every_checkpoint_damaged_nothing_starts_again(corpus, straight):
 REFUSALS = [
     ({"schedule__peak": 2e-3}, "schedule.peak: 0.001 → 0.002"),
     ({"seed": 1}, "seed: 0 → 1"),
-    ({"data__mixture": "('embedded:prose=1',)"}, "data.mixture: () → ('embedded:prose=1',)"),
+    (
+        {"data__source": "embedded:code", "data__mixture": "('embedded:prose=1',)"},
+        "data.mixture: () → ('embedded:prose=1',)",
+    ),
     ({"train__steps": STEPS - 100}, f"is at step {STEPS} already"),
 ]
 
@@ -275,7 +278,14 @@ def test_every_source_of_a_mixture_is_validated(corpus, straight):
     names = [f"files:{corpus}/{name}.txt" for name in ("text", "vowels")]
     folder = corpus / "mixed"
     mixture = f"('{names[0]}=3', '{names[1]}=1')"
-    done = train(corpus, folder, data__mixture=mixture, data__packing="first_fit", train__sample_every=0)
+    done = train(
+        corpus,
+        folder,
+        data__source="embedded:code",
+        data__mixture=mixture,
+        data__packing="first_fit",
+        train__sample_every=0,
+    )
     assert done.returncode == 0, done.stderr
     rows = {(row.step, row.name): row.value for row in numbers(folder)}
     data = json.loads((folder / workdir.RUN).read_text())["data"]
@@ -291,7 +301,8 @@ def test_every_source_of_a_mixture_is_validated(corpus, straight):
         bits = [rows[step, f"valid/{name}/bits_per_byte"] for name in names]
         assert np.allclose(bits, np.array(losses) * scored / np.log(2) / held_out)
     assert rows[240, f"valid/{names[1]}/loss"] < rows[60, f"valid/{names[1]}/loss"]
-    done = train(corpus, folder, data__mixture=mixture.replace("=3", "=2"), data__packing="first_fit")
+    other = mixture.replace("=3", "=2")
+    done = train(corpus, folder, data__source="embedded:code", data__mixture=other, data__packing="first_fit")
     assert done.returncode == 2 and f"data.mixture: ('{names[0]}=3', " in done.stderr.splitlines()[-1]
 
 

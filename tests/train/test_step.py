@@ -12,6 +12,7 @@ from lm import trees
 from lm.batch import Batch
 from lm.config import defaults
 from lm.objective.base import Objective
+from lm.optim.optimizers import OPTIMIZERS
 from lm.train import state as states
 from lm.train.step import make_step
 
@@ -153,6 +154,33 @@ def test_every_step_and_micro_batch_has_its_key():
     assert len(set(draws)) == 6 and draws == [
         draw(number, *rows) for number in (0, 1, 2) for rows in ((first, second), (second, first))
     ]
+
+
+def test_many_micro_batches_are_summed_in_float32():
+    """1024 rows that each ask for the same: in bfloat16, whose counting ends at 256, half of them would be lost."""
+    section = defaults("train")
+    section.accumulate = 512
+    loss = lambda forward, params, batch, key: (
+        jnp.sum(params["a"].astype("float32")) * batch.weights.sum(), batch.weights.sum(), (batch.weights[:, 0],) * 2
+    )  # fmt: skip
+    optimizer = optax.sgd(1.0)
+    step = make_step(Objective(lambda context: context, None, loss), None, optimizer, lambda step: 1.0, 0, section)
+    ids = np.ones((1024, 1), np.int32)
+    batch = Batch(ids, ids, ids.astype(np.float32), ids, ids, ids[:, 0])
+    state, metrics = jax.jit(step)(states.create({"a": jnp.zeros(3, jnp.bfloat16)}, optimizer), batch)
+    assert state.params["a"].dtype == jnp.bfloat16 and (np.asarray(state.params["a"], np.float32) == -1).all()
+    np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(3), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"schedule_free"}))
+def test_a_step_keeps_every_dtype_of_the_state(tiny, assembled, random_batch, name):
+    """In bfloat16 too, which schedule_free refuses."""
+    config = tiny(optimizer__name=name, optimizer__slow_warmup_steps=3, model__parameter_dtype="bfloat16")
+    create, step = assembled(config)
+    before = jax.eval_shape(create)
+    after, _ = jax.eval_shape(step, before, random_batch())
+    kinds = lambda state: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+    assert kinds(after) == kinds(before) and jnp.dtype("bfloat16") in {dtype for _, dtype in kinds(before)}
 
 
 @pytest.fixture(scope="module")
