@@ -180,3 +180,27 @@ def test_keys_differ(counting, case):
     np.testing.assert_array_equal(one, same)
     is_random = (one != 1).any(axis=(1, 2, 3))
     assert is_random.any() and ((one != other).any(axis=(1, 2, 3)) == is_random).all()
+
+
+@pytest.mark.parametrize("wiring", ["pre", "sandwich", "parallel"])
+def test_what_stochastic_depth_keeps_is_scaled_behind_every_norm(tiny, random_params, wiring):
+    """Rows alike, a feed-forward of zeros: attention adds nothing, or 1 / keep times what it adds in evaluation."""
+    section = tiny(model__family="llama", model__wiring=wiring, model__layers=1, model__stochastic_depth=0.75).model
+    model = Transformer(section)
+    params = random_params(model)
+    params["decoder"]["block"]["feedforward"]["out"]["kernel"] *= 0
+    params["decoder"]["norm"]["scale"] = jnp.ones(24)
+    layer = jax.tree.map(lambda leaf: leaf[0], params["decoder"]["block"])
+    hidden = jnp.broadcast_to(jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 24)), jnp.float32), (200, 5, 24))
+    places = jnp.broadcast_to(jnp.arange(5), (200, 5))
+
+    def added(train):
+        context = Context(places, masks.causal(jnp.ones_like(places)), None, hidden, None, train)
+        block = Block(section, einsum, lambda array, name: array)
+        out, _ = block.apply({"params": layer}, hidden, None, 0, 0, context, rngs={"dropout": jax.random.key(1)})
+        return np.asarray(out - hidden)
+
+    whole, training = added(False)[0], added(True)
+    is_kept = np.abs(training).max(axis=(1, 2)) > 0
+    assert 0.1 < is_kept.mean() < 0.4 and np.abs(whole).max() > 0.1
+    np.testing.assert_allclose(training[is_kept], np.broadcast_to(4 * whole, training[is_kept].shape), atol=1e-5)
