@@ -9,7 +9,7 @@ class Growth(NamedTuple):
 
     Micro-batch i of a batch holds its rows r with r % accumulate == i, so that every device keeps its rows.
 
-    whole: rows (or tokens) of a whole batch, a multiple of accumulate. accumulate: micro-batches of a whole batch.
+    whole: rows of a whole batch, a multiple of accumulate. accumulate: micro-batches of a whole batch.
     warmup: steps until a batch is whole; 0: it always is.
     """
 

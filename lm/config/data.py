@@ -30,7 +30,7 @@ FIELDS = {
         spelled(
             r"embedded(:(prose|code))?|files:.+|tfds:\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?",
             **{
-                "embedded": "Python's own standard library, read in place; or a half of it:",
+                "embedded": "Python's own standard library, read in place: both of the two below",
                 "embedded:prose": "its docstrings, comments and help topics",
                 "embedded:code": "its source code",
                 "files:GLOB": "a record per .txt, per line of a .jsonl, .gz of both, per row of a .parquet",
@@ -63,7 +63,7 @@ FIELDS = {
         "bpe:4096",
         "what text is cut into; learned from the training split, or read from a file",
         spelled(
-            rf"byte|char|(bpe|unigram|wordpiece):{_SIZE}|(file|sentencepiece):.+",
+            rf"byte|char|(bpe|unigram|wordpiece):{_SIZE}|(file|sentencepiece):[^\n]+",
             "byte, char, bpe:SIZE, unigram:SIZE or wordpiece:SIZE with SIZE of at least 258, "
             "file:PATH or sentencepiece:PATH",
             **{

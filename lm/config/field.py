@@ -34,18 +34,22 @@ class Field(NamedTuple):
 
 
 def at_least(low: float) -> Rule:
+    """Return the rule of a number from `low` on."""
     return Rule(f"at least {low}", lambda value: value >= low)
 
 
 def above(low: float) -> Rule:
+    """Return the rule of a number larger than `low`."""
     return Rule(f"above {low}", lambda value: value > low)
 
 
 def within(low: float, high: float) -> Rule:
+    """Return the rule of a number from `low` to `high`, both allowed."""
     return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
 
 
 def fraction() -> Rule:
+    """Return the rule of a share that leaves something over."""
     return Rule("at least 0 and below 1", lambda value: 0 <= value < 1)
 
 
@@ -68,6 +72,8 @@ def spelled(pattern: str, words: str = "", **choices: str) -> Rule:
 
 
 def all_regex() -> Rule:
+    """Return the rule of a tuple of regular expressions."""
+
     def compiles(patterns: tuple[str, ...]) -> bool:
         try:
             return all(re.compile(pattern) for pattern in patterns)

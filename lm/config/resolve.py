@@ -80,7 +80,9 @@ def bind(
             f"the tokenizer {flat['data.tokenizer']!r} has {vocabulary} ids."
         )
     if flat["train.steps"] is None and tokens is not None:
-        flat["train.steps"] = max(1, round(run.growth(flat).steps(flat["train.epochs"] * tokens)))
+        flat["train.steps"] = max(
+            1, round(run.growth(flat).steps(flat["train.epochs"] * tokens / flat["model.context"]))
+        )
         flat["train.epochs"] = None
     bound = schema.defaults()
     bound.update_from_flattened_dict(flat)

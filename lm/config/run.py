@@ -117,15 +117,13 @@ def fill(flat: dict[str, Any]) -> None:
             f"the run's length must be given by one of train.steps, train.tokens, train.epochs: {have} is set."
         )
     if given == ["train.tokens"]:
-        flat["train.steps"] = math.ceil(growth(flat).steps(flat["train.tokens"]))
+        flat["train.steps"] = math.ceil(growth(flat).steps(flat["train.tokens"] / flat["model.context"]))
         flat["train.tokens"] = None
 
 
 def growth(flat: Mapping[str, Any]) -> Growth:
-    """Return how the tokens of a run's steps grow."""
-    return Growth(
-        flat["data.batch_size"] * flat["model.context"], flat["train.accumulate"], flat["train.batch_warmup_steps"]
-    )
+    """Return how the rows of a run's steps grow."""
+    return Growth(flat["data.batch_size"], flat["train.accumulate"], flat["train.batch_warmup_steps"])
 
 
 def check(flat: Mapping[str, Any]) -> None:

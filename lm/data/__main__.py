@@ -13,8 +13,8 @@ from absl import flags
 
 from lm import command
 from lm.config.data import parts
-from lm.config.resolve import bind, resolve
-from lm.growth import Growth
+from lm.config.resolve import bind, flatten, resolve
+from lm.config.run import growth
 
 CONFIG = command.define_config()
 PREPARE = flags.DEFINE_bool("prepare", False, "download and prepare the tfds: sources first; needs a network")
@@ -42,8 +42,7 @@ def main() -> None:
     print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")
     print(f"fingerprint  {tokens.fingerprint}")
     print(f"tokenizer    {tokens.tokenizer.kind}, {tokens.tokenizer.size:,} ids")
-    growth = Growth(config.data.batch_size, config.train.accumulate, config.train.batch_warmup_steps)
-    samples = growth.before(config.train.steps)
+    samples = growth(flatten(config)).before(config.train.steps)
     print(f"run          {config.train.steps:,} steps, {samples:,} windows")
     for part in facts(tokens, train, samples)["parts"]:
         _show_part(part)

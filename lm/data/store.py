@@ -113,7 +113,7 @@ def _tokenizer(root: Path, section: Any, sources: Mapping[str, Source], say: Cal
     """Return the folder of the section's tokenizer, which learns from the training split of the sources."""
     key = [learn.key(section)]
     if learn.reads_text(section.tokenizer):
-        key += [section.valid_fraction, section.normalization, [[name, one.key] for name, one in sources.items()]]
+        key += [section.valid_fraction, [[name, one.key] for name, one in sources.items()]]
 
     def teach(folder: Path) -> dict[str, Any]:
         if learn.reads_text(section.tokenizer):

@@ -21,7 +21,7 @@ FILE = "tokenizer.json"
 # texts stay whole.
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
-_BATCH = 1 << 20  # characters that are encoded at once
+_BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at most
 _CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 

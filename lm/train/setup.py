@@ -13,11 +13,11 @@ import ml_collections
 
 from lm import checkpoint, workdir
 from lm.batch import Batch
+from lm.config import run
 from lm.config.field import split
-from lm.config.resolve import bind
+from lm.config.resolve import bind, flatten
 from lm.costs import devices, flops
 from lm.data import batches, facts, store, windows
-from lm.growth import Growth
 from lm.model.transformer import Transformer
 from lm.objective.catalog import objective
 from lm.objective.losses import logits_of
@@ -115,7 +115,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     rows = rules.rows(mesh)
     size = config.data.batch_size
     train_rows = batches.train_rows(tokens.parts, train, goal.shape, config.seed)
-    growth = Growth(size, config.train.accumulate, config.train.batch_warmup_steps)
+    growth = run.growth(flatten(config))
     if growth.warmup:
         train_rows = batches.grown(train_rows, growth)
     valid_rows = [batches.valid_rows(mine, goal.shape, config.seed) for mine in held_out]
