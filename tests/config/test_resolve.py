@@ -41,6 +41,7 @@ FIELD_TABLE = [
     # one of the two is not read
     ({"data.source": "embedded", "data.mixture": ("files:a=1",)}, "data.source", "'embedded'", "data.mixture"),
     ({"data.end_token": "a\nb"}, "data.end_token", "one line"),
+    ({"data.tokenizer": "file:a\nb"}, "data.tokenizer", "file:PATH"),
     ({"model.token_dropout": 0.1, "model.value_embeddings": 1}, "model.token_dropout", "0.1", "value_embeddings"),
     (
         {"optimizer.name": "ademamix", "optimizer.slow_warmup_steps": 5, "optimizer.b1": 0.0},
