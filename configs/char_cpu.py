@@ -3,7 +3,7 @@
 Source:    github.com/karpathy/nanoGPT, README ("I only have a macbook"), config/train_shakespeare_char.py
 Command:   python -m lm.train --config=configs/char_cpu.py --workdir=runs/char_cpu --config.data.source='files:my.txt'
 Duration:  about two minutes on 2 cores
-Expect:    validation loss 1.875 on 1.1 MB of Shakespeare, 41 ms a step where PyTorch's takes 37; the texts
+Expect:    validation loss 1.875 on 1.1 MB of Shakespeare, 39 ms a step where PyTorch's takes 33; the texts
            [a-c]*_gut.txt, hamlet_gut.txt and lear_gut.txt of the package shakespeare 0.6, one after another,
            measured by benchmarks/char_cpu.py
 """
