@@ -1,6 +1,7 @@
 """The switches of a model where its family has none of its own."""
 
 SWITCHES = {
+    "architecture": "decoder",
     "wiring": "pre",
     "qk_norm": False,
     "attention_soft_cap": 0.0,

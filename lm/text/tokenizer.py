@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -25,6 +26,13 @@ _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at m
 _CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 
+class Specials(NamedTuple):
+    """Ids with a meaning of their own. size: largest id + 1. end: of the end-of-text token."""
+
+    size: int
+    end: int
+
+
 class Tokenizer:
     """Text ↔ ids.
 
@@ -39,6 +47,11 @@ class Tokenizer:
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
         self.end = inner.token_to_id(end)
+
+    @property
+    def specials(self) -> Specials:
+        """The ids that an objective may need."""
+        return Specials(self.size, self.end)
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""

@@ -11,7 +11,7 @@ import ml_collections
 from lm import checkpoint, workdir
 from lm.config.files import from_json
 from lm.config.resolve import resolve
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, initial
 from lm.refusal import Refusal
 from lm.text import tokenizer
 
@@ -27,8 +27,7 @@ class Bundle(NamedTuple):
 
 def shapes(model: Transformer) -> Any:
     """Return the parameters' shapes and dtypes."""
-    ids = jax.ShapeDtypeStruct((1, 2), "int32")
-    return jax.eval_shape(model.init, jax.random.key(0), ids, ids, ids)["params"]
+    return jax.eval_shape(lambda: initial(model, jax.random.key(0)))
 
 
 def open_place(place: str, say: Callable[[str], None] = lambda words: print(words, file=sys.stderr)) -> Bundle:
