@@ -134,9 +134,6 @@ FIELDS = {
         EITHER,
         kind=bool,
     ),
-    "model.start_token": Field(
-        None, "id with which the decoder of an encoder_decoder begins; unset: 0", at_least(0), kind=int
-    ),
     "model.tied": Field(None, "the head shares the embedding's weights", EITHER, kind=bool),
     "model.scaled_head": Field(
         None, "hidden states are divided by √width before the head language: T5, with a tied head", EITHER, kind=bool
@@ -210,8 +207,6 @@ def fill(flat: dict[str, Any]) -> None:
         )
     if flat["model.architecture"] == "encoder_decoder" and flat["model.encoder_layers"] is None:
         flat["model.encoder_layers"] = flat["model.layers"]
-    if flat["model.architecture"] == "encoder_decoder" and flat["model.start_token"] is None:
-        flat["model.start_token"] = 0
     if flat["model.pooler"] is None:
         flat["model.pooler"] = flat["model.head"] == "classify" and flat["model.architecture"] != "decoder"
     width, heads = flat["model.width"], flat["model.heads"]
@@ -256,11 +251,6 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"model.token_types is {flat['model.token_types']}: an encoder_decoder reads each text with a stack of its "
             "own; set it to 0."
-        )
-    if flat["model.architecture"] != "encoder_decoder" and flat["model.start_token"] is not None:
-        raise Refusal(
-            f"model.start_token is {flat['model.start_token']}, but model.architecture is "
-            f"{flat['model.architecture']!r}: only the decoder of an encoder_decoder begins with it."
         )
     buckets, farthest = flat["model.relative_buckets"], flat["model.relative_distance"]
     if flat["model.positions"] == "relative" and flat["model.architecture"] != "decoder" and buckets < 4:

@@ -33,7 +33,7 @@ NO_EXTRAS = Extras()
 
 
 def logits_of(model) -> Logits:
-    """Return how a model's logits come about, whether of ids or of labels; `model` is config.model, resolved and bound."""
+    """Return how a model's logits come about, of ids or of labels; `model` is config.model, resolved and bound."""
     return Logits(model.labels or model.vocabulary, model.logits_dtype, model.logits_soft_cap)
 
 

@@ -58,7 +58,7 @@ def _gelu(x):
 @pytest.mark.parametrize("is_tied", [True, False])
 def test_language_scaled(built, is_tied):
     """Width is 24."""
-    section, params, out, hidden = built(tied=is_tied, scaled_head=True)
+    _, params, out, hidden = built(tied=is_tied, scaled_head=True)
     np.testing.assert_allclose(out.hidden, hidden / 24**0.5, atol=1e-6)
     expected = params["embed"]["embedding"].T if is_tied else params["head"]["kernel"]
     np.testing.assert_array_equal(out.unembed, expected)
@@ -67,7 +67,7 @@ def test_language_scaled(built, is_tied):
 
 @pytest.mark.parametrize("is_tied", [True, False])
 def test_masked(built, is_tied):
-    section, params, out, hidden = built(head="masked", activation="gelu", norm_epsilon=0.1, tied=is_tied)
+    _, params, out, hidden = built(head="masked", activation="gelu", norm_epsilon=0.1, tied=is_tied)
     head = params["head"]
     expected = _layer_norm(_gelu(_layer(hidden, head["dense"])), head["norm"], 0.1)
     np.testing.assert_allclose(out.hidden, expected, atol=1e-5)
@@ -89,7 +89,7 @@ def test_classify(built, architecture, has_pooler):
 
 
 def test_a_pooler_beside_another_head_is_only_looked_at(built):
-    section, params, out, hidden = built(head="language", pooler=True)
+    _, params, out, hidden = built(head="language", pooler=True)
     np.testing.assert_allclose(out.pooled, np.tanh(_layer(hidden, params["pooler"])), atol=1e-5)
     np.testing.assert_allclose(out.hidden, hidden, atol=1e-6)
 
