@@ -60,9 +60,12 @@ class Windows(NamedTuple):
         return Window(ids, segments, positions, is_scored, self.source)
 
 
-def epoch(parts: Sequence[Part], windows: Sequence[Windows]) -> int:
-    """Return the places of all windows that are trained on, free ones too: what steps of an epoch are counted by."""
-    return sum(mine.plan.whole * mine.context for part, mine in zip(parts, windows, strict=True) if part.weight)
+def epoch(parts: Sequence[Part], windows: Sequence[Windows], context: int) -> int:
+    """Return the tokens that a model of such a context reads of all windows once: what steps of an epoch are counted by.
+
+    Free places count too. Only windows that are trained on.
+    """
+    return sum(mine.plan.whole * context for part, mine in zip(parts, windows, strict=True) if part.weight)
 
 
 def planned(parts: Sequence[Part], split: str, section: Any, context: int) -> list[Windows]:

@@ -11,9 +11,12 @@ import numpy as np
 import tokenizers
 
 from lm import workdir
+from lm.config.data import LEARNED
 from lm.refusal import Refusal
 
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
+MASKS = ("[MASK]", "<mask>")  # what is taken for the mask token where no other is named
+SENTINEL = "<extra_id_{}>"  # the spelling of T5's (Raffel et al. 2020), from 0
 FILE = "tokenizer.json"
 
 # A cut that no tokenizer learned here sees: after a line's end, between two printing characters. GPT-2's pattern
@@ -23,14 +26,22 @@ FILE = "tokenizer.json"
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at most
-_CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 
 class Specials(NamedTuple):
-    """Ids with a meaning of their own. size: largest id + 1. end: of the end-of-text token."""
+    """Ids with a meaning of their own.
+
+    size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
+    padding token, as T5's does, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
+    those after it, by their numbers. unwritten: ids that no text has: special tokens, and those of no token.
+    """
 
     size: int
     end: int
+    start: int = 0
+    mask: int | None = None
+    sentinels: tuple[int, ...] = ()
+    unwritten: tuple[int, ...] = ()
 
 
 class Tokenizer:
@@ -39,11 +50,12 @@ class Tokenizer:
     size: largest id + 1. end: id of the end-of-text token. kind: as the config spells it.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str):
+    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str, mask: str = ""):
+        """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there."""
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
-        self._end = end
-        self._cut = kind.partition(":")[0] in _CUT_KINDS
+        self._end, self._mask = end, mask
+        self._cut = kind.partition(":")[0] in LEARNED
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
         self.end = inner.token_to_id(end)
@@ -51,7 +63,18 @@ class Tokenizer:
     @property
     def specials(self) -> Specials:
         """The ids that an objective may need."""
-        return Specials(self.size, self.end)
+        special = special_tokens(self._inner)
+        sentinels = itertools.takewhile(special.__contains__, map(SENTINEL.format, itertools.count()))
+        masks = [special[name] for name in ((self._mask,) if self._mask else MASKS) if name in special]
+        written = set(self._inner.get_vocab().values()) - set(special.values())
+        return Specials(
+            size=self.size,
+            end=self.end,
+            start=special.get("<pad>", self.end),
+            mask=masks[0] if masks else None,
+            sentinels=tuple(special[name] for name in sentinels),
+            unwritten=tuple(sorted(set(range(self.size)) - written)),
+        )
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
@@ -92,9 +115,9 @@ class Tokenizer:
         return self._end if index == self.end else self.decode([index]) if index < self.size else "?"
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` into the folder, and beside it the kind and the end's spelling, a line each."""
+        """Write `tokenizer.json` into the folder, and beside it the kind, the end's and the mask's spelling, a line each."""
         workdir.write(folder / FILE, self._inner.to_str())
-        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n")
+        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n{self._mask}\n")
 
 
 def load(folder: Path) -> Tokenizer:
@@ -102,8 +125,13 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    kind, end, *_ = (folder / "kind.txt").read_text(encoding="utf-8").split("\n")
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END)
+    kind, end, mask = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", ""][:3]
+    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END, mask)
+
+
+def special_tokens(inner: tokenizers.Tokenizer) -> dict[str, int]:
+    """Return the special tokens of a tokenizer by their ids' order: spelling → id."""
+    return {token.content: index for index, token in sorted(inner.get_added_tokens_decoder().items()) if token.special}
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
