@@ -61,9 +61,9 @@ class Windows(NamedTuple):
 
 
 def epoch(parts: Sequence[Part], windows: Sequence[Windows], context: int) -> int:
-    """Return the tokens that a model of such a context reads of all windows once: what steps of an epoch are counted by.
+    """Return the places of all windows that are trained on, free ones too, in a model of such a context.
 
-    Free places count too. Only windows that are trained on.
+    Steps of an epoch are counted by them.
     """
     return sum(mine.plan.whole * context for part, mine in zip(parts, windows, strict=True) if part.weight)
 

@@ -3,7 +3,7 @@
 import array
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ END = "<|endoftext|>"  # stands before every record and after the last, so it op
 MASKS = ("[MASK]", "<mask>")  # what is taken for the mask token where no other is named
 SENTINEL = "<extra_id_{}>"  # the spelling of T5's (Raffel et al. 2020), from 0
 FILE = "tokenizer.json"
+_PUBLISHED = "published"  # folder, inside a tokenizer's own
 
 # A cut that no tokenizer learned here sees: after a line's end, between two printing characters. GPT-2's pattern
 # makes the newline a token of its own there, so that the pieces' tokens are the whole's; BERT's words end at white
@@ -48,9 +49,17 @@ class Tokenizer:
     """Text ↔ ids.
 
     size: largest id + 1. end: id of the end-of-text token. kind: as the config spells it.
+    published: the texts of the files that it was published as, by their names; nothing where it is of our making.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str, mask: str = ""):
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        kind: str,
+        end: str,
+        published: Mapping[str, str] | None = None,
+        mask: str = "",
+    ):
         """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there."""
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
@@ -59,6 +68,7 @@ class Tokenizer:
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
         self.end = inner.token_to_id(end)
+        self.published = dict(published or {})
 
     @property
     def specials(self) -> Specials:
@@ -114,10 +124,16 @@ class Tokenizer:
         """Return the text of one token, for people to read; an id beyond the vocabulary is a `?`."""
         return self._end if index == self.end else self.decode([index]) if index < self.size else "?"
 
+    def to_json(self) -> str:
+        """Return the tokenizer as the text of a tokenizer.json."""
+        return self._inner.to_str()
+
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` into the folder, and beside it the kind, the end's and the mask's spelling, a line each."""
-        workdir.write(folder / FILE, self._inner.to_str())
+        """Write `tokenizer.json`, the kind, the end's and the mask's spelling, a line each, and the published files."""
+        workdir.write(folder / FILE, self.to_json())
         workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n{self._mask}\n")
+        for name, text in self.published.items():
+            workdir.write(folder / _PUBLISHED / name, text)
 
 
 def load(folder: Path) -> Tokenizer:
@@ -126,7 +142,8 @@ def load(folder: Path) -> Tokenizer:
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
     kind, end, mask = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", ""][:3]
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END, mask)
+    published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
+    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END, published, mask)
 
 
 def special_tokens(inner: tokenizers.Tokenizer) -> dict[str, int]:
