@@ -27,17 +27,17 @@ def main() -> None:
     config = resolve(CONFIG.value)
     from lm.data import batches, store, windows
     from lm.data.facts import facts
+    from lm.objective.base import setting_of
     from lm.objective.catalog import objective
-    from lm.objective.losses import logits_of
 
     if PREPARE.value:
         _prepare(config.data)
     tokens = store.open_store(config.data, print)
     store.verify(tokens)
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, logits_of(config.model))
+    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer.specials))
     train = windows.planned(tokens.parts, "train", config.data, goal.length(config.model.context))
-    config = bind(config, tokens=windows.epoch(tokens.parts, train))
+    config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     rows = batches.train_rows(tokens.parts, train, goal.shape, config.seed)
     print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")
     print(f"fingerprint  {tokens.fingerprint}")

@@ -60,9 +60,12 @@ class Windows(NamedTuple):
         return Window(ids, segments, positions, is_scored, self.source)
 
 
-def epoch(parts: Sequence[Part], windows: Sequence[Windows]) -> int:
-    """Return the places of all windows that are trained on, free ones too: what steps of an epoch are counted by."""
-    return sum(mine.plan.whole * mine.context for part, mine in zip(parts, windows, strict=True) if part.weight)
+def epoch(parts: Sequence[Part], windows: Sequence[Windows], context: int) -> int:
+    """Return the places of all windows that are trained on, free ones too, in a model of such a context.
+
+    Steps of an epoch are counted by them.
+    """
+    return sum(mine.plan.whole * context for part, mine in zip(parts, windows, strict=True) if part.weight)
 
 
 def planned(parts: Sequence[Part], split: str, section: Any, context: int) -> list[Windows]:
