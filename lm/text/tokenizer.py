@@ -78,6 +78,10 @@ class Tokenizer:
         """Return the text of one token, for people to read; an id beyond the vocabulary is a `?`."""
         return self._end if index == self.end else self.decode([index]) if index < self.size else "?"
 
+    def to_json(self) -> str:
+        """Return the tokenizer as the text of a tokenizer.json."""
+        return self._inner.to_str()
+
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` into the folder, and beside it the kind and the end's spelling, a line each."""
         workdir.write(folder / FILE, self._inner.to_str())
