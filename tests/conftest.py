@@ -79,11 +79,23 @@ def equations():
 
 
 @pytest.fixture(scope="session")
-def assembled():
-    """Return a function: a bound config → (create: () → State, step: (state, batch) → (state, metrics)), as written."""
-    from lm.model.transformer import Transformer
-    from lm.objective.catalog import objective
+def setting():
+    """Return a function: a bound model section → the Setting of an objective for it."""
+    from lm.objective.base import Setting
     from lm.objective.losses import logits_of
+    from lm.text.tokenizer import Specials
+
+    def make(section):
+        return Setting(logits_of(section), section.architecture, section.context, Specials(section.vocabulary, 0))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def assembled(setting):
+    """Return a function: a bound config → (create: () → State, step: (state, batch) → (state, metrics)), as written."""
+    from lm.model.transformer import Transformer, forward, initial
+    from lm.objective.catalog import objective
     from lm.optim import build, schedules
     from lm.train import state as states
     from lm.train.step import make_step
@@ -93,19 +105,12 @@ def assembled():
         schedule = schedules.schedule(config.schedule, config.train.steps)
         optimizer = build.optimizer(config.optimizer, schedule)
 
-        def forward(params, batch, key):
-            rngs = None if key is None else {"dropout": key}
-            rows = batch.inputs, batch.positions, batch.segments
-            out = model.apply({"params": params}, *rows, train=key is not None, rngs=rngs)
-            return out.hidden, out.unembed
-
         def create():
-            ids = jax.numpy.zeros((1, 2), "int32")
-            params = model.init(jax.random.key(config.seed), ids, ids, ids)["params"]
+            params = initial(model, jax.random.key(config.seed))
             return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
-        goal = objective(config.objective, logits_of(config.model))
-        return create, make_step(goal, forward, optimizer, schedule, config.seed, config.train)
+        goal = objective(config.objective, setting(config.model))
+        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train)
 
     return assemble
 

@@ -15,9 +15,22 @@ FIELDS = {
         "the architecture whose switches fill those left unset",
         one_of(gpt2="Radford et al. 2019", llama="Touvron et al. 2023"),
     ),
+    "model.architecture": Field(
+        None,
+        "which stacks of blocks there are",
+        one_of(
+            decoder="one that sees what is before: GPT, Radford et al. 2018",
+            encoder="one that sees all: BERT, Devlin et al. 2019",
+            encoder_decoder="one that sees all, and one that sees what is before and the first: Vaswani et al. 2017",
+        ),
+        kind=str,
+    ),
     "model.context": Field(256, "tokens in a window", at_least(2)),
     "model.width": Field(256, "size of the residual stream", at_least(1)),
     "model.layers": Field(4, "number of blocks", at_least(1)),
+    "model.encoder_layers": Field(
+        None, "blocks of the encoder of an encoder_decoder; unset: as many as layers", at_least(1), kind=int
+    ),
     "model.heads": Field(4, "query heads", at_least(1)),
     "model.kv_heads": Field(None, "key and value heads; unset: as many as heads", at_least(1), kind=int),
     "model.head_width": Field(None, "size of a head; unset: width / heads", at_least(1), kind=int),
@@ -151,6 +164,13 @@ def fill(flat: dict[str, Any]) -> None:
         flat["model.rotary_base"] = 10000.0
     if positions != "rotary":
         flat["model.rotary_base"] = None
+    if flat["model.architecture"] != "encoder_decoder" and flat["model.encoder_layers"] is not None:
+        raise Refusal(
+            f"model.encoder_layers is {flat['model.encoder_layers']}, but model.architecture is "
+            f"{flat['model.architecture']!r}: set model.layers."
+        )
+    if flat["model.architecture"] == "encoder_decoder" and flat["model.encoder_layers"] is None:
+        flat["model.encoder_layers"] = flat["model.layers"]
     width, heads = flat["model.width"], flat["model.heads"]
     if flat["model.head_width"] is None:
         if width % heads:

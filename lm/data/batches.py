@@ -65,7 +65,7 @@ def grown(rows: Callable[[int], Batch], growth: Growth) -> Callable[[int], Batch
 
     Rows of micro-batches that take no part yet are padding.
     """
-    padding = functools.cache(lambda: Batch(*map(np.zeros_like, rows(0))))
+    padding = functools.cache(lambda: jax.tree.map(np.zeros_like, rows(0)))
 
     def row(place: int) -> Batch:
         sample = growth.sample(*divmod(place, growth.whole))
@@ -81,13 +81,13 @@ def batch(rows: Callable[[int], Batch], k: int, size: int, sharding: Any) -> Bat
     """
     shards = {range(*index[0].indices(size)) for index in sharding.addressable_devices_indices_map((size,)).values()}
     built = {row: rows(k * size + row) for row in sorted({row for shard in shards for row in shard})}
-    first = next(iter(built.values()))
 
-    def field(name: str) -> jax.Array:
-        part = lambda index: np.stack([getattr(built[row], name) for row in range(*index[0].indices(size))])
-        return jax.make_array_from_callback((size, *np.shape(getattr(first, name))), sharding, part)
+    def field(*values: Any) -> jax.Array:
+        of_row = dict(zip(built, values, strict=True))
+        part = lambda index: np.stack([of_row[row] for row in range(*index[0].indices(size))])
+        return jax.make_array_from_callback((size, *np.shape(values[0])), sharding, part)
 
-    return Batch(*map(field, Batch._fields))
+    return jax.tree.map(field, *built.values())
 
 
 def prefetched(make: Callable[[int], Batch], start: int, stop: int) -> Iterator[Batch]:

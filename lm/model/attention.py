@@ -1,4 +1,4 @@
-"""Multi-head attention: projections to queries, keys and values, positions, cache, and back."""
+"""Multi-head attention, to the same rows or to an encoder's: projections, positions, cache, and back."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lm.model import cache as caches
+from lm.model import masks
 from lm.model.dense import Dense, together
 from lm.model.norms import NORMS
 from lm.model.positions import TURNED
@@ -43,6 +44,37 @@ class Attention(nn.Module):
             value_BTKC = value_BTKC + added_BTKC.astype(c.dtype)
         if cache is not None:
             cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT)
-            key_BTKC, value_BTKC = cache
+            key_BTKC, value_BTKC = cache.key, cache.value
         mixed_BTHC = self.attend(query_BTHC, key_BTKC, value_BTKC, mask, c.softmax_dtype, bias, c.attention_soft_cap)
+        return Dense(c, (c.heads, c.head_width), (c.width,), "out", name="out")(mixed_BTHC), cache
+
+
+class CrossAttention(nn.Module):
+    """`(B, T, D)` → `(B, T, D)`: a decoder's queries, an encoder's keys and values (Vaswani et al. 2017, §3.2.3)."""
+
+    config: object
+    attend: Callable
+
+    @nn.compact
+    def __call__(self, hidden_BTD, memory, segments_BT, cache=None):
+        """Return the branch and the cache.
+
+        Args:
+          memory: what was read, (hidden `(B, S, D)`, segments `(B, S)`); None: the cache has it.
+          segments_BT: of the decoder's rows; None with a cache, where all is one.
+        """
+        c = self.config
+        layer = lambda heads, name: Dense(c, (c.width,), (heads, c.head_width), name=name)
+        query_BTHC = layer(c.heads, "query")(hidden_BTD)
+        if memory is None:
+            key_BSKC, value_BSKC, segments_BS = cache.memory_key, cache.memory_value, cache.memory_segments
+        else:
+            memory_BSD, segments_BS = memory
+            key_BSKC, value_BSKC = together(memory_BSD, layer(c.kv_heads, "key"), layer(c.kv_heads, "value"))
+            if cache is not None:
+                cache = cache._replace(memory_key=key_BSKC, memory_value=value_BSKC, memory_segments=segments_BS)
+        if segments_BT is None:
+            segments_BT = jnp.ones(hidden_BTD.shape[:2], jnp.int32)
+        mask = masks.across(segments_BT, segments_BS)
+        mixed_BTHC = self.attend(query_BTHC, key_BSKC, value_BSKC, mask, c.softmax_dtype, None, c.attention_soft_cap)
         return Dense(c, (c.heads, c.head_width), (c.width,), "out", name="out")(mixed_BTHC), cache

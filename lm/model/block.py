@@ -1,4 +1,4 @@
-"""One block: attention and feed-forward, each normalised and joined to the residual stream as the wiring says."""
+"""One block: attention, to an encoder too, and feed-forward, each joined to the residual stream as the wiring says."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lm.model.attention import Attention
+from lm.model.attention import Attention, CrossAttention
 from lm.model.feedforward import FeedForward
 from lm.model.norms import NORMS
 
@@ -17,6 +17,8 @@ class Context(NamedTuple):
 
     positions: int32 `(B, T)`. mask: masks.Mask. bias: of the scores, or None. embedded: what entered the first
     block, `(B, T, D)`. token_values: of value embeddings, `(tables, B, T, K, C)`, or None. train: dropout on.
+    layers: of this stack. segments: `(B, T)`, or None. memory: what an encoder read, (hidden `(B, S, D)`, segments
+    `(B, S)`), or None.
     """
 
     positions: Any
@@ -25,6 +27,9 @@ class Context(NamedTuple):
     embedded: Any
     token_values: Any
     train: bool
+    layers: int
+    segments: Any = None
+    memory: Any = None
 
 
 def _pre(hidden, branches, norm, join):
@@ -84,7 +89,7 @@ class Block(nn.Module):
             hidden_BTD = scalar("residual_scale", residual) * hidden_BTD
             hidden_BTD = (hidden_BTD + scalar("embedded_scale", embedded) * context.embedded).astype(c.dtype)
         drop = nn.Dropout(c.dropout, deterministic=not context.train)
-        leave = lambda branch_BTD: self._kept(drop(branch_BTD), layer, context.train)
+        leave = lambda branch_BTD: self._kept(drop(branch_BTD), layer, context)
         join = lambda hidden_BTD, branch_BTD: self.constrain(hidden_BTD + leave(branch_BTD), "hidden")
 
         def attention(x_BTD):
@@ -96,19 +101,28 @@ class Block(nn.Module):
             )
             return branch_BTD
 
-        branches = ("attention", attention), ("feedforward", FeedForward(c, name="feedforward"))
+        def cross_attention(x_BTD):
+            nonlocal cache
+            cross = CrossAttention(c, self.attend, name="cross_attention")
+            branch_BTD, cache = cross(x_BTD, context.memory, context.segments, cache)
+            return branch_BTD
+
+        branches = [("attention", attention)]
+        if context.memory is not None or (cache is not None and cache.memory_key is not None):
+            branches.append(("cross_attention", cross_attention))
+        branches.append(("feedforward", FeedForward(c, name="feedforward")))
         norm = lambda name: NORMS[c.norm](c, name=name)
         hidden_BTD = WIRINGS[c.wiring](hidden_BTD, branches, norm, join)
         return hidden_BTD, cache
 
-    def _kept(self, branch_BTD, layer, train: bool):
+    def _kept(self, branch_BTD, layer, context: Context):
         """Leave the branch out for whole rows, at a rate that grows with the layer up to stochastic_depth.
 
         Huang et al. 2016, arXiv 1603.09382, §3; what is kept is scaled up, so that inference needs no change.
         """
         c = self.config
-        if not (train and c.stochastic_depth):
+        if not (context.train and c.stochastic_depth):
             return branch_BTD
-        keep = 1 - c.stochastic_depth * (layer + 1) / c.layers
+        keep = 1 - c.stochastic_depth * (layer + 1) / context.layers
         is_kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (len(branch_BTD), 1, 1))
         return branch_BTD * (is_kept / keep).astype(branch_BTD.dtype)

@@ -6,10 +6,18 @@ import jax.numpy as jnp
 
 
 class Cache(NamedTuple):
-    """Slot p of a row holds position p. Both `(L, B, S, K, C)`; one layer's part lacks L."""
+    """What a decoder has read. One layer's part lacks L.
+
+    key, value: `(L, B, S, K, C)`, slot p of a row holds position p.
+    memory_key, memory_value: of what an encoder read, likewise; None until a pass is given it.
+    memory_segments: int32 `(L, B, S)`, 1 where it is text.
+    """
 
     key: Any
     value: Any
+    memory_key: Any = None
+    memory_value: Any = None
+    memory_segments: Any = None
 
 
 def empty(config, rows: int, length: int) -> Cache:
@@ -26,4 +34,4 @@ def write(layer: Cache, key_BTKC, value_BTKC, positions_BT) -> Cache:
     """Return one layer's cache with keys and values put at their positions; those beyond its end are dropped."""
     rows = jnp.arange(key_BTKC.shape[0])[:, None]
     put = lambda slots, new: slots.at[rows, positions_BT].set(new.astype(slots.dtype), mode="drop")
-    return Cache(put(layer.key, key_BTKC), put(layer.value, value_BTKC))
+    return layer._replace(key=put(layer.key, key_BTKC), value=put(layer.value, value_BTKC))

@@ -6,13 +6,15 @@ import jax.numpy as jnp
 
 
 class Mask(NamedTuple):
-    """Causal attention inside segments: a query sees the keys at or before its place that share its segment.
+    """Attention inside segments: a query sees the keys that share its segment, at or before its place if causal.
 
     query_places: int32 `(B or 1, T)`. key_places: int32 `(B or 1, S)`.
-    segments: int32 `(B, T)` of queries and keys alike (S = T), or None when there is only one.
-    window: a query sees this many places, its own the last of them; None: all.
+    query_segments, key_segments: int32 `(B, T)` and `(B, S)`, or None when there is only one.
+    is_causal: keys after the query are hidden.
+    prefix: bool `(B, S)`, keys that all of their segment see, causal or not; or None.
+    window: a query sees keys less than this many places away; None: all.
 
-    For two records of two tokens, and for one of four with a window of 2, allowed is:
+    For two records of two tokens, and for one of four with a window of 2, causal, allowed is:
         1 0 0 0     1 0 0 0
         1 1 0 0     1 1 0 0
         0 0 1 0     0 1 1 0
@@ -21,19 +23,28 @@ class Mask(NamedTuple):
 
     query_places: Any
     key_places: Any
-    segments: Any = None
+    query_segments: Any = None
+    key_segments: Any = None
+    is_causal: bool = True
+    prefix: Any = None
     window: Any = None
 
 
-def causal(segments_BT) -> Mask:
-    """Return the mask of a batch of packed rows."""
+def packed(segments_BT, is_causal: bool = True, prefix_BT=None) -> Mask:
+    """Return the mask of a batch of packed rows that look at themselves."""
     places = jnp.arange(segments_BT.shape[1])[None]
-    return Mask(places, places, segments_BT)
+    return Mask(places, places, segments_BT, segments_BT, is_causal, prefix_BT)
 
 
 def cached(positions_BT, length: int) -> Mask:
     """Return the mask of queries at `positions_BT` over a cache of `length` slots, slot p holding position p."""
     return Mask(positions_BT, jnp.arange(length)[None])
+
+
+def across(segments_BT, segments_BS) -> Mask:
+    """Return the mask of a decoder's rows that look at an encoder's."""
+    places = lambda segments: jnp.arange(segments.shape[1])[None]
+    return Mask(places(segments_BT), places(segments_BS), segments_BT, segments_BS, is_causal=False)
 
 
 def distance(mask: Mask):
@@ -44,9 +55,11 @@ def distance(mask: Mask):
 def allowed(mask: Mask):
     """Return the boolean mask `(B or 1, T, S)`."""
     distance_BTS = distance(mask)
-    allowed_BTS = distance_BTS >= 0
+    allowed_BTS = (distance_BTS >= 0) | jnp.logical_not(mask.is_causal)
+    if mask.prefix is not None:
+        allowed_BTS = allowed_BTS | mask.prefix[:, None, :]
     if mask.window is not None:
-        allowed_BTS = allowed_BTS & (distance_BTS < mask.window)
-    if mask.segments is not None:
-        allowed_BTS = allowed_BTS & (mask.segments[:, :, None] == mask.segments[:, None, :])
+        allowed_BTS = allowed_BTS & (jnp.abs(distance_BTS) < mask.window)
+    if mask.query_segments is not None:
+        allowed_BTS = allowed_BTS & (mask.query_segments[:, :, None] == mask.key_segments[:, None, :])
     return allowed_BTS

@@ -25,16 +25,17 @@ class Stack(nn.Module):
     config: object
     attend: Callable
     constrain: Callable
+    layers: int
 
     @nn.compact
     def __call__(self, hidden_BTD, context: Context, cache=None):
         c = self.config
         block = Block(c, self.attend, self.constrain, parent=None)
         if self.is_initializing():
-            params = self.param("block", lambda key: _initial(block, key, hidden_BTD, context))
+            params = self.param("block", lambda key: _initial(block, key, hidden_BTD, context, self.layers))
         else:  # param would trace the initialiser once more, only to compare shapes
             params = self.get_variable("params", "block")
-        keys = jax.random.split(self.make_rng("dropout"), c.layers) if self.has_rng("dropout") else None
+        keys = jax.random.split(self.make_rng("dropout"), self.layers) if self.has_rng("dropout") else None
 
         def layer(hidden_BTD, inputs, window):
             params, cache, number, key = inputs
@@ -44,17 +45,17 @@ class Stack(nn.Module):
         pattern = tuple(c.windows) or (0,)
         if c.remat != "none":
             # Only in a loop's body can XLA not find the forward pass again and keep what should be recomputed.
-            is_loop = max(c.unroll, len(pattern)) < c.layers and c.layers % len(pattern) == 0
+            is_loop = max(c.unroll, len(pattern)) < self.layers and self.layers % len(pattern) == 0
             layer = jax.checkpoint(layer, policy=REMAT[c.remat], static_argnums=2, prevent_cse=not is_loop)
-        inputs = params, cache, jnp.arange(c.layers), keys
-        hidden_BTD, cache = _patterned(layer, hidden_BTD, inputs, pattern, c.layers, c.unroll)
+        inputs = params, cache, jnp.arange(self.layers), keys
+        hidden_BTD, cache = _patterned(layer, hidden_BTD, inputs, pattern, self.layers, min(c.unroll, self.layers))
         return hidden_BTD if c.wiring == "post" else NORMS[c.norm](c, name="norm")(hidden_BTD), cache
 
 
-def _initial(block: Block, key, hidden_BTD, context: Context):
+def _initial(block: Block, key, hidden_BTD, context: Context, layers: int):
     """Return the parameters of all layers, each drawn by a key of its own."""
     one = lambda key: block.init(key, hidden_BTD, None, 0, 0, context._replace(train=False))["params"]
-    return jax.vmap(one)(jax.random.split(key, block.config.layers))
+    return jax.vmap(one)(jax.random.split(key, layers))
 
 
 def _patterned(layer, hidden_BTD, inputs, pattern, layers: int, unroll: int):

@@ -1,4 +1,4 @@
-"""Token ids in; hidden states, the head's weights and the cache out: embed → stack of blocks → head."""
+"""Token ids in; hidden states, the head's weights and the cache out: embed → stacks of blocks → head."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from lm.batch import Batch
 from lm.model import attend as attends
 from lm.model import masks
 from lm.model.block import Context
@@ -14,12 +15,24 @@ from lm.model.positions import ADDED, BIASES
 from lm.model.stack import Stack
 
 
+class Tokens(NamedTuple):
+    """What an encoder reads, int32 `(B, S)` each: ids, each one's place in its record, which record it belongs to."""
+
+    inputs: Any
+    positions: Any
+    segments: Any
+
+
 class Output(NamedTuple):
-    """hidden: `(B, T, D)`, normalised. unembed: `(D, V padded)`; logits are their product. cache: as given, filled."""
+    """hidden: `(B, T, D)`, normalised. unembed: `(D, V padded)`; logits are their product. cache: as given, filled.
+
+    unembed_bias: `(V padded,)`, added to the logits, or None.
+    """
 
     hidden: Any
     unembed: Any
     cache: Any
+    unembed_bias: Any = None
 
 
 def padded(vocabulary: int, multiple: int) -> int:
@@ -33,15 +46,19 @@ class Embed(nn.Module):
     config: object
     constrain: Callable
 
-    @nn.compact
-    def __call__(self, inputs_BT):
+    def setup(self):
         c = self.config
         shape = (padded(c.vocabulary, c.vocabulary_multiple), c.width)
         initial = initializer(c, "embedding", c.width)
-        embedding_VD = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
-        embedding_VD = self.constrain(embedding_VD, "embedding")
+        self.embedding = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
+
+    def __call__(self, inputs_BT):
         # Cast after the look-up, so that the gradient of a frequent id is summed in the parameters' dtype.
-        return embedding_VD[inputs_BT].astype(c.dtype), embedding_VD.astype(c.dtype)
+        return self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+
+    def table(self):
+        """Return the vectors, `(V padded, D)`."""
+        return self.constrain(self.embedding, "embedding").astype(self.config.dtype)
 
 
 class Head(nn.Module):
@@ -76,7 +93,7 @@ class TokenValues(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A decoder (Radford et al. 2019; Touvron et al. 2023), defined by its config section alone.
+    """A decoder, an encoder or both (Vaswani et al. 2017), defined by its config section alone.
 
     config: config.model, resolved and bound.
     attend: one of lm/model/attend.py.
@@ -88,7 +105,17 @@ class Transformer(nn.Module):
     constrain: Callable = lambda array, name: array
 
     @nn.compact
-    def __call__(self, inputs_BT, positions_BT, segments_BT=None, cache=None, train=False) -> Output:
+    def __call__(
+        self,
+        inputs_BT,
+        positions_BT,
+        segments_BT=None,
+        cache=None,
+        train=False,
+        types_BT=None,
+        prefix_BT=None,
+        encoder: Tokens | None = None,
+    ) -> Output:
         """Return the Output.
 
         Args:
@@ -97,23 +124,80 @@ class Transformer(nn.Module):
           segments_BT: int32, which record each token belongs to; needed without a cache.
           cache: None, or a Cache that the positions are written to and read from.
           train: apply dropout; needs the rng `dropout` when a rate is not 0.
+          types_BT: int32, token types; None: 0.
+          prefix_BT: bool, tokens that all of their segment see in a decoder; or None.
+          encoder: what the encoder of an encoder–decoder reads; None with a cache that holds it.
         """
         c = self.config
-        hidden_BTD, embedding_VD = Embed(c, self.constrain, name="embed")(inputs_BT)
+        embed = Embed(c, self.constrain, name="embed")
+        memory = None
+        if encoder is not None:
+            mask = masks.packed(encoder.segments, is_causal=False)
+            hidden_BSD, _ = self._read(embed, encoder, mask, "encoder", train)
+            memory = hidden_BSD, encoder.segments
+        is_encoder = c.architecture == "encoder"
+        if cache is None:
+            mask = masks.packed(segments_BT, not is_encoder, prefix_BT)
+        else:
+            mask = masks.cached(positions_BT, cache.key.shape[2])
+        tokens = Tokens(inputs_BT, positions_BT, segments_BT)
+        stack = "encoder" if is_encoder else "decoder"
+        hidden_BTD, cache = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
+        unembed_DV = embed.table().T if c.tied else Head(c, name="head")()
+        return Output(hidden_BTD, unembed_DV, cache)
+
+    def _read(self, embed, tokens: Tokens, mask, stack: str, train, types_BT=None, memory=None, cache=None):
+        """Return the hidden states after the stack of that name, and the cache."""
+        c = self.config
+        # The encoder of an encoder–decoder has positions of its own.
+        is_memory = stack == "encoder" and c.architecture == "encoder_decoder"
+        positions = "encoder_positions" if is_memory else "positions"
+        hidden_BTD = embed(tokens.inputs)
         # Tokens left out whole, each by itself (Gal & Ghahramani 2016, arXiv 1512.05287, §4.2, leave out words).
         hidden_BTD = nn.Dropout(c.token_dropout, broadcast_dims=(2,), deterministic=not train)(hidden_BTD)
         if c.positions in ADDED:
-            hidden_BTD = hidden_BTD + ADDED[c.positions](c, name="positions")(positions_BT)
+            hidden_BTD = hidden_BTD + ADDED[c.positions](c, name=positions)(tokens.positions)
         hidden_BTD = nn.Dropout(c.dropout, deterministic=not train)(hidden_BTD)
         hidden_BTD = self.constrain(hidden_BTD, "hidden")
+        values = "encoder_values" if is_memory else "values"
+        layers = c.encoder_layers if is_memory else c.layers
         context = Context(
-            positions=positions_BT,
-            mask=masks.causal(segments_BT) if cache is None else masks.cached(positions_BT, cache.key.shape[2]),
-            bias=BIASES[c.positions](c, name="positions")() if c.positions in BIASES else None,
+            positions=tokens.positions,
+            mask=mask,
+            bias=BIASES[c.positions](c, name=positions)() if c.positions in BIASES else None,
             embedded=hidden_BTD,
-            token_values=TokenValues(c, self.constrain, name="values")(inputs_BT) if c.value_embeddings else None,
+            token_values=TokenValues(c, self.constrain, name=values)(tokens.inputs) if c.value_embeddings else None,
+            segments=tokens.segments,
+            memory=memory,
+            layers=layers,
             train=train,
         )
-        hidden_BTD, cache = Stack(c, self.attend, self.constrain, name="decoder")(hidden_BTD, context, cache)
-        unembed_DV = embedding_VD.T if c.tied else Head(c, name="head")()
-        return Output(hidden_BTD, unembed_DV, cache)
+        return Stack(c, self.attend, self.constrain, layers, name=stack)(hidden_BTD, context, cache)
+
+
+def initial(model: Transformer, key) -> Any:
+    """Return a model's parameters, drawn by the key."""
+    ids = jnp.zeros((1, 2), jnp.int32)
+    encoder = Tokens(ids, ids, ids) if model.config.architecture == "encoder_decoder" else None
+    return model.init(key, ids, ids, ids, encoder=encoder)["params"]
+
+
+def forward(model: Transformer) -> Callable[[Any, Batch, Any], Output]:
+    """Return (params, batch, key) → Output; the key is for dropout, None for none."""
+
+    def run(params, batch, key):
+        has_encoder = model.config.architecture == "encoder_decoder"
+        encoder = Tokens(batch.encoder_inputs, batch.encoder_positions, batch.encoder_segments) if has_encoder else None
+        return model.apply(
+            {"params": params},
+            batch.inputs,
+            batch.positions,
+            batch.segments,
+            train=key is not None,
+            types_BT=batch.types,
+            prefix_BT=batch.prefix,
+            encoder=encoder,
+            rngs=None if key is None else {"dropout": key},
+        )
+
+    return run

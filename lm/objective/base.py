@@ -4,21 +4,39 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lm.batch import Batch
+from lm.objective.losses import Logits
+from lm.text.tokenizer import Specials
 
-# forward(params, batch, key) → (hidden_BTD, unembed_DV); the key is for dropout, None for none.
-Forward = Callable[[Any, Batch, Any], tuple[Any, Any]]
+# forward(params, batch, key) → the model's Output, of which hidden, unembed, unembed_bias and routing are read here;
+# the key is for dropout, None for none.
+Forward = Callable[[Any, Batch, Any], Any]
+
+
+class Setting(NamedTuple):
+    """What an objective needs to know of the model and of the tokenizer.
+
+    logits: how they come about. architecture: as model.architecture names it. context: tokens that the model reads
+    at once. specials: ids with a meaning of their own.
+    """
+
+    logits: Logits
+    architecture: str
+    context: int
+    specials: Specials
 
 
 class Objective(NamedTuple):
     """A few pure values from which data, step and evaluation take what they need.
 
-    length: context → tokens that one row consumes after its first.
-    shape: (window, key) → one row of each Batch field, on the host; `key` is (seed, sample), for a generator.
+    length: context → tokens that one row consumes after its first; of a pair nothing.
+    shape: (window or pair, key) → one row of each Batch field, on the host; `key` is (seed, sample), for a generator.
     loss: (forward, params, batch, key) → (sum of weighted losses in nats, sum of weights, rows), where rows are
       each row's sums of −log p(target) and of weights, `(B,)`, whatever the loss adds to it. Without a key, nothing
       is added: that is how a model is evaluated.
+    unit: what a row is shaped from: "text", a Window of length(context) + 1 tokens; or "pair", a Pair of texts.
     """
 
     length: Callable[[int], int]
     shape: Callable[[Any, Any], Batch]
     loss: Callable[..., tuple[Any, Any, tuple[Any, Any]]]
+    unit: str = "text"

@@ -1,12 +1,11 @@
 """Objective name → the objective."""
 
-from lm.objective.base import Objective
+from lm.objective.base import Objective, Setting
 from lm.objective.causal import causal
-from lm.objective.losses import Logits
 
 OBJECTIVES = {"causal": causal}
 
 
-def objective(section, logits: Logits) -> Objective:
-    """Return the objective that config.objective names, for a model with such logits."""
-    return OBJECTIVES[section.name](section, logits)
+def objective(section, setting: Setting) -> Objective:
+    """Return the objective that config.objective names, for such a model and tokenizer."""
+    return OBJECTIVES[section.name](section, setting)

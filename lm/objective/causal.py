@@ -4,15 +4,15 @@ import numpy as np
 
 from lm.batch import Batch
 from lm.objective import losses
-from lm.objective.base import Objective
+from lm.objective.base import Objective, Setting
 
 
-def causal(section, logits: losses.Logits) -> Objective:
+def causal(section, setting: Setting) -> Objective:
     """Return the objective of a decoder: maximum likelihood of the next token.
 
     Args:
       section: config.objective.
-      logits: how the model's come about.
+      setting: of model and tokenizer.
     """
 
     def shape(window, key) -> Batch:
@@ -26,10 +26,10 @@ def causal(section, logits: losses.Logits) -> Objective:
         )
 
     def loss(forward, params, batch, key):
-        hidden_BTD, unembed_DV = forward(params, batch, key)
+        out = forward(params, batch, key)
         extras = losses.NO_EXTRAS if key is None else losses.Extras(section.label_smoothing, section.z_loss)
         return losses.cross_entropy(
-            hidden_BTD, unembed_DV, batch.targets, batch.weights, logits, section.chunk_tokens, extras
+            out.hidden, out.unembed, batch.targets, batch.weights, setting.logits, section.chunk_tokens, extras
         )
 
     return Objective(length=lambda context: context, shape=shape, loss=loss)

@@ -35,7 +35,7 @@ def learn(section: Any, texts: Iterable[str]) -> Tokenizer:
     if form := FORMS[section.normalization]:
         inner.normalizer = normalizers.Sequence([form(), *filter(None, [inner.normalizer])])
     end = _end(inner, section)
-    _keep_unspelled(inner, section)
+    keep_unspelled(inner, f"data.tokenizer {section.tokenizer!r}")
     return Tokenizer(inner, section.tokenizer, end)
 
 
@@ -51,20 +51,24 @@ def key(section: Any) -> str:
     return json.dumps([section.tokenizer, section.normalization, section.end_token, digest])
 
 
-def _file(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
-    """A tokenizer.json; what it says of cutting texts short, padding and chance does not hold."""
+def from_json(data: bytes) -> tokenizers.Tokenizer:
+    """Return the tokenizer of a tokenizer.json; what it says of cutting texts short, padding and chance does not hold.
 
-    def read(data: bytes) -> tokenizers.Tokenizer:
-        inner = tokenizers.Tokenizer.from_str(data.decode())
-        inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
-        return inner
-
-    inner = _made(path, "tokenizer.json", read)
+    Raises:
+      BaseException: anything, where the data is not that.
+    """
+    inner = tokenizers.Tokenizer.from_str(data.decode())
+    inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
     inner.no_truncation()
     inner.no_padding()
     if isinstance(inner.model, tokenizers.models.BPE):
         inner.model.dropout = None
     return inner
+
+
+def _file(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
+    """A tokenizer.json."""
+    return _made(path, "tokenizer.json", from_json)
 
 
 def _sentencepiece(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
@@ -103,38 +107,42 @@ def _read(path: str) -> bytes:
         raise Refusal(f"data.tokenizer: {path} cannot be read ({error.strerror}).") from None
 
 
-def _special(inner: tokenizers.Tokenizer) -> list[str]:
+def special(inner: tokenizers.Tokenizer) -> list[str]:
+    """Return the spellings of the special tokens, by their ids."""
     return [token.content for _, token in sorted(inner.get_added_tokens_decoder().items()) if token.special]
 
 
 def _end(inner: tokenizers.Tokenizer, section: Any) -> str:
     """Return the spelling of the end-of-text token."""
-    special = _special(inner)
+    names = special(inner)
     for name in (section.end_token,) if section.end_token else ENDS:
-        if name in special:
+        if name in names:
             return name
     raise Refusal(
         f"data.end_token is {section.end_token!r}: it must be a special token of data.tokenizer {section.tokenizer!r}, "
-        f"which has {', '.join(map(repr, special)) or 'none'}."
+        f"which has {', '.join(map(repr, names)) or 'none'}."
     )
 
 
-def _keep_unspelled(inner: tokenizers.Tokenizer, section: Any) -> None:
+def keep_unspelled(inner: tokenizers.Tokenizer, what: str) -> None:
     """See to it that no text gets a special token: where the model would find one in a text, the text is split there.
 
     (Unigram's vocabulary holds its special tokens like any other; other models have no way to them.)
+
+    Raises:
+      Refusal: splitting does not help; `what` names the tokenizer.
     """
     inner.encode_special_tokens = True
 
     def spelled() -> list[str]:
-        return [name for name in _special(inner) if _is_one_token(inner, name)]
+        return [name for name in special(inner) if _is_one_token(inner, name)]
 
     if found := spelled():
         pattern = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in found)
         split = pre_tokenizers.Split(Regex(pattern), "merged_with_previous")
         inner.pre_tokenizer = pre_tokenizers.Sequence([*filter(None, [inner.pre_tokenizer]), split])
     if found := spelled():
-        raise Refusal(f"data.tokenizer {section.tokenizer!r} makes a special token of the text {found[0]!r}.")
+        raise Refusal(f"{what} makes a special token of the text {found[0]!r}.")
 
 
 def _is_one_token(inner: tokenizers.Tokenizer, name: str) -> bool:

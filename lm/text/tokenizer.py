@@ -3,8 +3,9 @@
 import array
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -14,6 +15,7 @@ from lm.refusal import Refusal
 
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
 FILE = "tokenizer.json"
+_PUBLISHED = "published"  # folder, inside a tokenizer's own
 
 # A cut that no tokenizer learned here sees: after a line's end, between two printing characters. GPT-2's pattern
 # makes the newline a token of its own there, so that the pieces' tokens are the whole's; BERT's words end at white
@@ -25,13 +27,21 @@ _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at m
 _CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 
+class Specials(NamedTuple):
+    """Ids with a meaning of their own. size: largest id + 1. end: of the end-of-text token."""
+
+    size: int
+    end: int
+
+
 class Tokenizer:
     """Text ↔ ids.
 
     size: largest id + 1. end: id of the end-of-text token. kind: as the config spells it.
+    published: the texts of the files that it was published as, by their names; nothing where it is of our making.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str):
+    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str, published: Mapping[str, str] | None = None):
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
         self._end = end
@@ -39,6 +49,12 @@ class Tokenizer:
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
         self.end = inner.token_to_id(end)
+        self.published = dict(published or {})
+
+    @property
+    def specials(self) -> Specials:
+        """The ids that an objective may need."""
+        return Specials(self.size, self.end)
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
@@ -83,9 +99,11 @@ class Tokenizer:
         return self._inner.to_str()
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` into the folder, and beside it the kind and the end's spelling, a line each."""
-        workdir.write(folder / FILE, self._inner.to_str())
+        """Write `tokenizer.json`, a line for the kind and one for the end's spelling, and the published files."""
+        workdir.write(folder / FILE, self.to_json())
         workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n")
+        for name, text in self.published.items():
+            workdir.write(folder / _PUBLISHED / name, text)
 
 
 def load(folder: Path) -> Tokenizer:
@@ -94,7 +112,8 @@ def load(folder: Path) -> Tokenizer:
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
     kind, end, *_ = (folder / "kind.txt").read_text(encoding="utf-8").split("\n")
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END)
+    published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
+    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END, published)
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:

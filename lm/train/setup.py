@@ -18,7 +18,8 @@ from lm.config.field import split
 from lm.config.resolve import bind, flatten
 from lm.costs import devices, flops
 from lm.data import batches, facts, store, windows
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, forward, initial
+from lm.objective.base import Setting
 from lm.objective.catalog import objective
 from lm.objective.losses import logits_of
 from lm.optim import build, schedules
@@ -26,6 +27,7 @@ from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
 from lm.parallel import rules
 from lm.refusal import Refusal
+from lm.text.tokenizer import Tokenizer
 from lm.train import state as states
 from lm.train.step import make_step
 from lm.weights.place import Bundle, shapes
@@ -64,7 +66,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     tokens = store.open_store(config.data, say)
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, logits_of(config.model))
+    goal = objective(config.objective, _setting(config.model, tokens.tokenizer))
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train))
@@ -75,20 +77,14 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
 
-    def forward(params, batch, key):
-        rngs = None if key is None else {"dropout": key}
-        out = model.apply(
-            {"params": params}, batch.inputs, batch.positions, batch.segments, train=key is not None, rngs=rngs
-        )
-        return out.hidden, out.unembed
+    run_model = forward(model)
 
     def create() -> states.State:
-        ids = jax.numpy.zeros((1, 2), "int32")
-        params = model.init(jax.random.key(config.seed), ids, ids, ids)["params"]
+        params = initial(model, jax.random.key(config.seed))
         return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
     sources = [part.name for part in tokens.parts] if len(tokens.parts) > 1 else []
-    step = make_step(goal, forward, optimizer, schedule, config.seed, config.train, sources)
+    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources)
     shape = jax.eval_shape(create)
     layout = rules.shardings(shape, mesh)
     template = jax.tree.map(
@@ -136,12 +132,16 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
         step=compiling.compile_step(step, shape, mesh),
-        score=jax.jit(lambda params, batch: goal.loss(forward, params, batch, None)[:2]),
+        score=jax.jit(lambda params, batch: goal.loss(run_model, params, batch, None)[:2]),
         create=lambda: compiling.initialise(create, mesh),
         restore=restore,
         bundle=lambda state: Bundle(config, view, states.evaluated(state), tokens.tokenizer),
         tokens=lambda steps: growth.before(steps) * config.model.context,
     )
+
+
+def _setting(section: Any, tokenizer: Tokenizer) -> Setting:
+    return Setting(logits_of(section), section.architecture, section.context, tokenizer.specials)
 
 
 def parameter_names(model: Transformer) -> list[str]:

@@ -109,7 +109,7 @@ def _accumulated(gradient, state, batch, key, section):
     """
     count = section.accumulate
     cut = lambda field: jnp.moveaxis(field.reshape(-1, count, *field.shape[1:]), 1, 0)
-    parts = Batch(*map(cut, batch))
+    parts = jax.tree.map(cut, batch)
 
     def body(sums, inputs):
         index, micro_batch = inputs

@@ -1,7 +1,13 @@
-"""A PLACE (a workdir or workdir@STEP, with :raw or not) in; the Bundle that generation and evaluation work on out."""
+"""A PLACE in, the Bundle that generation and evaluation work on out; and a Bundle into a PLACE.
 
+A PLACE is a workdir or workdir@STEP (with :raw or not), a folder of Hugging Face's, a .safetensors file with its
+config.json beside it, or a .gguf file.
+"""
+
+import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,43 +17,143 @@ import ml_collections
 from lm import checkpoint, workdir
 from lm.config.files import from_json
 from lm.config.resolve import resolve
+from lm.families.base import SILENT
 from lm.model.transformer import Transformer
 from lm.refusal import Refusal
 from lm.text import tokenizer
+from lm.weights import config as configs
+from lm.weights import folder as folders
+from lm.weights import layout
+from lm.weights.bundle import Bundle, shapes
+from lm.weights.published import Published
+
+DTYPES = ("float32", "bfloat16")
+
+_Say = Callable[[str], None]
+_Sharding = Callable[[str, Any], jax.sharding.Sharding]
 
 
-class Bundle(NamedTuple):
-    """A model to work with. config: resolved. model: its definition. params: arrays. tokenizer: its ids."""
+class Description(NamedTuple):
+    """What a PLACE holds, tensors aside: a resolved config (of a published model its model section alone means
+    something) and a tokenizer, or None where it has none."""
 
     config: ml_collections.FrozenConfigDict
-    model: Transformer
-    params: Any
-    tokenizer: tokenizer.Tokenizer
+    tokenizer: tokenizer.Tokenizer | None
 
 
-def shapes(model: Transformer) -> Any:
-    """Return the parameters' shapes and dtypes."""
-    ids = jax.ShapeDtypeStruct((1, 2), "int32")
-    return jax.eval_shape(model.init, jax.random.key(0), ids, ids, ids)["params"]
+def _stderr(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
-def open_place(place: str, say: Callable[[str], None] = lambda words: print(words, file=sys.stderr)) -> Bundle:
-    """Return the Bundle of a workdir's newest checkpoint that is as written, or of the step named.
+def open_place(place: str, say: _Say = _stderr, dtype: str = "", sharding: _Sharding | None = None) -> Bundle:
+    """Return the Bundle of a PLACE; of a workdir the newest checkpoint that is as written, or of the step named.
 
     Args:
-      place: `DIR` or `DIR@STEP`; behind either, `:raw` asks for the weights that the optimizer moves where the run
-        also kept averaged ones.
+      place: see above. Behind a workdir `:raw` asks for the weights that the optimizer moves where the run also kept
+        averaged ones.
       say: receives what was found damaged.
+      dtype: of the parameters; "": as they are stored (float16 becomes float32).
+      sharding: (path, shape and dtype) → where a parameter goes; None: one device.
 
     Raises:
-      Refusal: nothing to open there, or the step named is damaged.
+      Refusal: nothing to open there, or it is damaged, or a model that we have not.
     """
+    if _is_workdir(place):
+        return _open_workdir(place, say, dtype, sharding)
+    published = _published(place)
+    described = _described(published, dtype)
+    section = described.config.model
+    params = layout.load(published.tensors, section, sharding)
+    return Bundle(described.config, Transformer(section), params, described.tokenizer)
+
+
+def describe(place: str) -> Description:
+    """Return what a PLACE holds without reading its tensors."""
+    if not _is_workdir(place):
+        return _described(_published(place), "")
+    folder, _, _ = _parsed(place)
+    return Description(_config(folder), tokenizer.load(folder / workdir.TOKENIZER))
+
+
+def save_place(bundle: Bundle, place: str, say: _Say = _stderr) -> None:
+    """Write a Bundle as a folder of Hugging Face's, or as a file where the PLACE ends in .gguf.
+
+    Raises:
+      Refusal: something is there, or the published form cannot hold the model.
+    """
+    section = bundle.config.model
+    published = bundle.tokenizer.published if bundle.tokenizer else {}
+    config = json.loads(published.get(folders.CONFIG, "{}"))
+    kept = {name: value for name, value in config.items() if re.fullmatch(SILENT.names, name)}
+    ids = {} if config or not bundle.tokenizer else dict.fromkeys(_IDS, bundle.tokenizer.end)
+    generation = json.loads(published.get(folders.GENERATION, json.dumps(ids)))
+    published = Published(
+        config=kept | ids | configs.to_theirs(section),
+        generation=generation,
+        tensors=layout.theirs(bundle.params, section),
+        tokenizer=bundle.tokenizer,
+    )
+    folders.write(Path(place), published, say)
+
+
+_IDS = ("bos_token_id", "eos_token_id")
+
+
+def _published(place: str) -> Published:
+    path = Path(place)
+    if path.suffix in folders.PICKLES and path.is_file():
+        raise folders.pickled(path)
+    if path.suffix == ".safetensors" and path.is_file():
+        return folders.read(path.parent, path.name)
+    if path.is_dir():
+        return folders.read(path)
+    raise Refusal(
+        f"{place!r} is not a PLACE: name the workdir of a run, a folder of Hugging Face's, or a .safetensors or "
+        ".gguf file."
+    )
+
+
+def _described(published: Published, dtype: str) -> Description:
+    dtypes = {tensor.dtype for tensor in published.tensors.values()} & {"float16", "float32", "float64", "bfloat16"}
+    dtype = dtype or ("bfloat16" if dtypes == {"bfloat16"} else "float32")
+    config = configs.from_theirs(published.config, parameter_dtype=dtype)
+    known = published.tokenizer
+    if known:
+        files: Mapping[str, dict[str, Any]] = {
+            folders.CONFIG: published.config,
+            folders.GENERATION: published.generation,
+        }
+        known.published |= {name: json.dumps(value, indent=2) for name, value in files.items() if value}
+    return Description(config, known)
+
+
+def _is_workdir(place: str) -> bool:
+    """Say whether there is a run's folder, or nothing else that the PLACE can be."""
+    folder, _, _ = _parsed(place)
+    path = folder / workdir.CONFIG
+    if not path.is_file():
+        return False
+    try:
+        return "model.family" in json.loads(path.read_bytes())  # every field of ours by its dotted name
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+def _parsed(place: str) -> tuple[Path, int | None, bool]:
+    """Return a workdir's folder, the step named, and whether the raw weights are asked for."""
     plain = place.removesuffix(":raw")
     name, at, number = plain.rpartition("@")
-    folder, step = (Path(name), int(number)) if at and number.isdigit() else (Path(plain), None)
-    if not (folder / workdir.CONFIG).is_file():
-        raise Refusal(f"{str(folder)!r} is not a workdir: it has no {workdir.CONFIG}; name the --workdir of a run.")
-    config = resolve(from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")))
+    is_step = bool(at) and number.isdigit()
+    return Path(name if is_step else plain), int(number) if is_step else None, plain != place
+
+
+def _config(folder: Path) -> ml_collections.FrozenConfigDict:
+    return resolve(from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")))
+
+
+def _open_workdir(place: str, say: _Say, dtype: str, sharding: _Sharding | None) -> Bundle:
+    folder, step, is_raw = _parsed(place)
+    config = _config(folder)
     checkpoints = folder / workdir.CHECKPOINTS
     if step is None:
         step = checkpoint.newest(checkpoints, say, is_reader=True)
@@ -61,6 +167,6 @@ def open_place(place: str, say: Callable[[str], None] = lambda words: print(word
     model = Transformer(config.model)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes(model))
-    is_averaged = plain == place and "averaged" in checkpoint.meta(checkpoints, step)["leaves"]
+    is_averaged = not is_raw and "averaged" in checkpoint.meta(checkpoints, step)["leaves"]
     params = checkpoint.restore(checkpoints / str(step), "averaged" if is_averaged else "params", template)
     return Bundle(config, model, params, tokenizer.load(folder / workdir.TOKENIZER))

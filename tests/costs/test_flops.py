@@ -8,9 +8,8 @@ from lm.config import defaults
 from lm.config.resolve import bind, resolve
 from lm.costs import flops
 from lm.families.catalog import FAMILIES
-from lm.model.transformer import Transformer, padded
+from lm.model.transformer import Transformer, forward, padded
 from lm.objective.catalog import objective
-from lm.objective.losses import logits_of
 from lm.weights.place import shapes
 
 # Counted on the weights that Hugging Face publishes under these names.
@@ -123,17 +122,13 @@ CASES = {name: _of_model({"family": name}) for name in FAMILIES} | {
     ("case", "unroll"), [(case, unroll) for case in CASES for unroll in ((1, 3) if case in FAMILIES else (1,))]
 )
 def test_training_flops_are_the_matrix_products_of_the_program(
-    tiny, equations, random_params, random_batch, case, unroll
+    tiny, equations, random_params, random_batch, setting, case, unroll
 ):
     """The program computes also the scores that the mask hides: of every query with every key of the context."""
     config = tiny(**CASES[case], model__vocabulary_multiple=1, model__unroll=unroll, model__head_width=8)
     model = Transformer(config.model)
-    goal = objective(config.objective, logits_of(config.model))
+    goal = objective(config.objective, setting(config.model))
     batch = random_batch()
-
-    def forward(params, batch, key):
-        out = model.apply({"params": params}, batch.inputs, batch.positions, batch.segments)
-        return out.hidden, out.unembed
 
     def products(program, *arguments):
         total = 0
@@ -144,7 +139,7 @@ def test_training_flops_are_the_matrix_products_of_the_program(
                 total += 2 * times * inner * int(np.prod(equation.outvars[0].aval.shape))
         return total
 
-    loss = lambda params: goal.loss(forward, params, batch, None)[0]
+    loss = lambda params: goal.loss(forward(model), params, batch, None)[0]
     params = random_params(model)
     context, windows = config.model.context, config.model.windows or (0,)
     seen = [min(windows[layer % len(windows)] or context, context) for layer in range(config.model.layers)]

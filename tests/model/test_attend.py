@@ -20,7 +20,7 @@ def _draw(length, slots, heads, kv_heads, seed=0):
 @pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
 def test_packed_rows(slow_attention, kv_heads):
     query, key, value = _draw(7, 7, 6, kv_heads)
-    out = attend.einsum(query, key, value, masks.causal(SEGMENTS), "float32")
+    out = attend.einsum(query, key, value, masks.packed(SEGMENTS), "float32")
     np.testing.assert_allclose(out, slow_attention(*map(np.asarray, (query, key, value)), ALLOWED), atol=1e-6)
 
 
@@ -61,8 +61,8 @@ def test_options(slow_attention, options):
     extra = {name: value for name, value in options.items() if name != "window"}
     window = options.get("window")
     inputs = _draw(7, 7, 6, 2)
-    out = attend.einsum(*inputs, masks.causal(SEGMENTS)._replace(window=window), "float32", **extra)
-    plain = attend.einsum(*inputs, masks.causal(SEGMENTS), "float32")
+    out = attend.einsum(*inputs, masks.packed(SEGMENTS)._replace(window=window), "float32", **extra)
+    plain = attend.einsum(*inputs, masks.packed(SEGMENTS), "float32")
     assert np.abs(out - plain).max() > 0.05
     expected = _expected(slow_attention, inputs, np.arange(7)[None], ALLOWED, **options)
     np.testing.assert_allclose(out, expected, atol=2e-6)
@@ -74,7 +74,7 @@ def test_options(slow_attention, options):
 
 def test_large_scores_do_not_overflow():
     query, key, value = _draw(7, 7, 6, 2)
-    out = attend.einsum(1e4 * query, key, value, masks.causal(SEGMENTS), "float32")
+    out = attend.einsum(1e4 * query, key, value, masks.packed(SEGMENTS), "float32")
     assert np.isfinite(out).all() and np.abs(out).max() <= np.abs(value).max() + 1e-5
 
 
@@ -94,7 +94,7 @@ def test_gradient_is_the_plain_formulas(options):
         scores = jnp.where(allowed[:, None], scores, -jnp.inf)
         return jnp.sum(jnp.einsum("bhts,bshc->bthc", jax.nn.softmax(scores), value) * direction)
 
-    mask = masks.causal(SEGMENTS)._replace(window=window)
+    mask = masks.packed(SEGMENTS)._replace(window=window)
     extra = {name: value for name, value in options.items() if name != "window"}
     ours = lambda *inputs: jnp.sum(attend.einsum(*inputs, mask, "float32", **extra) * direction)
     for one, other in zip(*(jax.jit(jax.grad(loss, (0, 1, 2)))(*inputs) for loss in (ours, plain)), strict=True):
@@ -105,10 +105,10 @@ def test_gradient_is_the_plain_formulas(options):
 @pytest.mark.parametrize(("dtype", "short"), [("float32", "f32"), ("bfloat16", "bf16")])
 def test_softmax_dtype_is_honoured(dtype, short):
     inputs = [x.astype(jnp.bfloat16) for x in _draw(7, 7, 6, 2)]
-    attend_in = lambda *inputs: attend.einsum(*inputs, masks.causal(SEGMENTS), dtype)
+    attend_in = lambda *inputs: attend.einsum(*inputs, masks.packed(SEGMENTS), dtype)
     exponentials = [line for line in str(jax.make_jaxpr(attend_in)(*inputs)).splitlines() if " = exp " in line]
     assert exponentials and all(f":{short}[" in line for line in exponentials)
     out = attend_in(*inputs)
     assert out.dtype == jnp.bfloat16
-    exact = attend.einsum(*(x.astype(jnp.float32) for x in inputs), masks.causal(SEGMENTS), "float32")
+    exact = attend.einsum(*(x.astype(jnp.float32) for x in inputs), masks.packed(SEGMENTS), "float32")
     np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.02)

@@ -74,7 +74,7 @@ def test_written_out(tiny, slow_attention, case):
     if section.value_embeddings:
         extra = np.random.default_rng(2).normal(size=(2, 5, section.kv_heads, 8)).astype(np.float32)
     hidden = np.random.default_rng(1).normal(size=(2, 5, section.width)).astype(np.float32)
-    mask = masks.causal(SEGMENTS)
+    mask = masks.packed(SEGMENTS)
     apply = jax.jit(lambda *arguments: Attention(section, einsum).apply(*arguments, bias=bias, token_values_BTKC=extra))
     out, cache = apply({"params": params}, hidden, POSITIONS, mask)
     assert cache is None
@@ -105,9 +105,9 @@ def test_cache_is_filled_and_read(tiny):
     params = {"params": _params(section)}
     hidden = np.random.default_rng(2).normal(size=(2, 5, section.width)).astype(np.float32)
     positions = np.broadcast_to(np.arange(5), (2, 5))
-    layer = caches.Cache(*(leaf[0] for leaf in caches.empty(section, 2, 7)))
+    layer = jax.tree.map(lambda leaf: leaf[0], caches.empty(section, 2, 7))
     apply = Attention(section, einsum).apply
-    full, _ = jax.jit(apply)(params, hidden, positions, masks.causal(np.ones((2, 5), int)))
+    full, _ = jax.jit(apply)(params, hidden, positions, masks.packed(np.ones((2, 5), int)))
     step = jax.jit(lambda hidden, here, layer: apply(params, hidden, here, masks.cached(here, 7), cache=layer))
     for t in range(5):
         one, layer = step(hidden[:, t : t + 1], positions[:, t : t + 1], layer)

@@ -61,8 +61,8 @@ def test_wiring(tiny, random_params, wiring, options):
     draw = lambda *shape: generator.normal(size=shape).astype(np.float32)
     x, embedded, tables = draw(2, 7, 24), draw(2, 7, 24), draw(2, 2, 7, 2, 6)
     positions = np.broadcast_to(np.arange(7), (2, 7))
-    mask = masks.causal(np.ones((2, 7), int))
-    context = Context(positions, mask, None, embedded, tables if section.value_embeddings else None, False)
+    mask = masks.packed(np.ones((2, 7), int))
+    context = Context(positions, mask, None, embedded, tables if section.value_embeddings else None, False, 3)
     block = Block(section, einsum, lambda array, name: array)
     out, cache = jax.jit(lambda params: block.apply({"params": params}, x, None, 2, 3, context))(params)
     assert cache is None
@@ -195,7 +195,7 @@ def test_what_stochastic_depth_keeps_is_scaled_behind_every_norm(tiny, random_pa
     places = jnp.broadcast_to(jnp.arange(5), (200, 5))
 
     def added(train):
-        context = Context(places, masks.causal(jnp.ones_like(places)), None, hidden, None, train)
+        context = Context(places, masks.packed(jnp.ones_like(places)), None, hidden, None, train, section.layers)
         block = Block(section, einsum, lambda array, name: array)
         out, _ = block.apply({"params": layer}, hidden, None, 0, 0, context, rngs={"dropout": jax.random.key(1)})
         return np.asarray(out - hidden)

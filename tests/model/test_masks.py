@@ -7,7 +7,7 @@ from lm.model import masks
 
 
 def test_two_records_of_two_tokens():
-    allowed = masks.allowed(masks.causal(np.array([[1, 1, 2, 2]])))
+    allowed = masks.allowed(masks.packed(np.array([[1, 1, 2, 2]])))
     expected = [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]]
     np.testing.assert_array_equal(allowed, np.array(expected, bool))
 
@@ -20,11 +20,11 @@ def test_a_query_sees_the_slots_up_to_its_position():
 
 def test_padding_sees_itself():
     """Every query sees at least one key, so that no row of the softmax is empty."""
-    assert np.asarray(masks.allowed(masks.causal(np.array([[1, 1, 0, 0, 0]])))).any(axis=2).all()
+    assert np.asarray(masks.allowed(masks.packed(np.array([[1, 1, 0, 0, 0]])))).any(axis=2).all()
 
 
 def test_a_window_of_two():
-    allowed = masks.allowed(masks.causal(np.ones((1, 4), int))._replace(window=2))
+    allowed = masks.allowed(masks.packed(np.ones((1, 4), int))._replace(window=2))
     expected = [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]]
     np.testing.assert_array_equal(allowed, np.array(expected, bool))
 
@@ -33,7 +33,7 @@ def test_a_window_of_two():
 def test_a_query_sees_as_many_tokens_as_its_window(window):
     """Its own included, the nearest ones, and none of another record."""
     segments = np.array([[1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2]])
-    allowed = np.asarray(masks.allowed(masks.causal(segments)._replace(window=window)))
+    allowed = np.asarray(masks.allowed(masks.packed(segments)._replace(window=window)))
     for t in range(11):
         first = max(0 if t < 7 else 7, t - window + 1)
         np.testing.assert_array_equal(np.flatnonzero(allowed[0, t]), np.arange(first, t + 1))
@@ -44,5 +44,5 @@ def test_a_query_sees_as_many_tokens_as_its_window(window):
 
 
 def test_distance():
-    np.testing.assert_array_equal(masks.distance(masks.causal(np.ones((2, 2), int))), [[[0, -1], [1, 0]]])
+    np.testing.assert_array_equal(masks.distance(masks.packed(np.ones((2, 2), int))), [[[0, -1], [1, 0]]])
     np.testing.assert_array_equal(masks.distance(masks.cached(np.array([[3]]), 5)), [[[3, 2, 1, 0, -1]]])

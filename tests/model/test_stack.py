@@ -74,7 +74,7 @@ def looped(tiny, random_params):
 
     def loss(params):
         hidden = params["embed"]["embedding"][IDS]
-        context = Context(POSITIONS, masks.causal(SEGMENTS), None, hidden, None, False)
+        context = Context(POSITIONS, masks.packed(SEGMENTS), None, hidden, None, False, 5)
         for layer, window in enumerate((2, 0, 2, 0, 2)):
             own = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["decoder"]["block"])
             hidden, _ = block.apply({"params": own}, hidden, None, layer, window, context)

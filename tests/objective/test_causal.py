@@ -7,10 +7,14 @@ import numpy as np
 from lm.batch import Batch
 from lm.config import defaults
 from lm.data.windows import Window
+from lm.model.transformer import Output
+from lm.objective.base import Setting
 from lm.objective.catalog import objective
 from lm.objective.losses import Logits
+from lm.text.tokenizer import Specials
 
-GOAL = objective(ml_collections.FrozenConfigDict(defaults("objective")), Logits(11))
+SETTING = Setting(Logits(11), "decoder", 5, Specials(11, 0))
+GOAL = objective(ml_collections.FrozenConfigDict(defaults("objective")), SETTING)
 
 
 def test_shape():
@@ -30,7 +34,7 @@ def test_shape():
         positions=[4, 5, 6, 0, 1],
         source=7,
     )
-    for name in Batch._fields:
+    for name in Batch._fields[:6]:
         np.testing.assert_array_equal(getattr(row, name), getattr(expected, name), err_msg=name)
         assert getattr(row, name).dtype == (np.float32 if name == "weights" else np.int32), name
     assert GOAL.length(5) == 5
@@ -43,7 +47,7 @@ def test_loss_of_an_even_guess_is_the_log_of_the_vocabulary():
 
     def forward(params, batch, key):
         seen.append((params, key))
-        return jax.numpy.ones((2, 5, 3)), jax.numpy.zeros((3, 13))
+        return Output(jax.numpy.ones((2, 5, 3)), jax.numpy.zeros((3, 13)), None)
 
     total, weight, (nats, weights) = GOAL.loss(forward, "params", batch, "key")
     assert weight == 8 and seen == [("params", "key")]
@@ -55,9 +59,10 @@ def test_loss_of_an_even_guess_is_the_log_of_the_vocabulary():
 def test_only_training_smooths_and_adds():
     section = defaults("objective")
     section.update({"label_smoothing": 0.2, "z_loss": 0.1})
-    goal = objective(ml_collections.FrozenConfigDict(section), Logits(11))
+    goal = objective(ml_collections.FrozenConfigDict(section), SETTING)
     batch = Batch(*np.ones((5, 2, 5), np.int32), np.zeros(2, np.int32))
-    forward = lambda params, batch, key: (jax.numpy.eye(5)[None].repeat(2, 0), jax.numpy.ones((5, 13)).at[:, 1].set(3))
+    out = Output(jax.numpy.eye(5)[None].repeat(2, 0), jax.numpy.ones((5, 13)).at[:, 1].set(3), None)
+    forward = lambda params, batch, key: out
     total = lambda key: goal.loss(forward, "params", batch, key)[0] / 10
     log_total = np.log(10 * np.e + np.exp(3))
     np.testing.assert_allclose(total(None), log_total - 3, rtol=1e-6)
