@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from lm.batch import Batch
 from lm.config import defaults
 from lm.config.resolve import bind, resolve
 from lm.data import store, windows
@@ -12,9 +11,8 @@ from lm.data.facts import facts
 from lm.data.packing import PACKINGS, Plan
 from lm.data.store import Split
 from lm.data.windows import Windows
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, forward
 from lm.objective.catalog import objective
-from lm.objective.losses import logits_of
 
 END = 99
 RECORDS = ([3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3], [8, 4], [6, 2, 6, 4, 3, 3, 8])
@@ -123,24 +121,21 @@ def test_every_token_after_the_first_is_a_target_once(context, packing):
 
 
 @pytest.mark.parametrize("context", [5, 11, 13])
-def test_packing_changes_no_loss(tiny, random_params, context):
+def test_packing_changes_no_loss(tiny, random_params, setting, context):
     """The loss of packed windows is that of each piece in a window of its own, to each token."""
     config = tiny(model__vocabulary=128, model__context=context, model__layers=1)
-    model, goal = Transformer(config.model), objective(config.objective, logits_of(config.model))
+    model, goal = Transformer(config.model), objective(config.objective, setting(config.model))
     params = random_params(model)
 
     @jax.jit
     def losses(batch):
-        forward = lambda params, batch, key: model.apply(
-            {"params": params}, batch.inputs, batch.positions, batch.segments
-        )[:2]
-        row = lambda weights: goal.loss(forward, params, batch._replace(weights=weights), None)[0]
+        row = lambda weights: goal.loss(forward(model), params, batch._replace(weights=weights), None)[0]
         return jax.grad(row)(batch.weights)  # the loss is linear in the weights: each target's own
 
     def scored(plan):
         windows = Windows(split, plan, context, False, 0)
         rows = [goal.shape(windows.window(index), None) for index in range(plan.all)]
-        batch = Batch(*(np.stack(field) for field in zip(*rows, strict=True)))
+        batch = jax.tree.map(lambda *fields: np.stack(fields), *rows)
         found = {}
         for index, (row, weights) in enumerate(zip(np.asarray(losses(batch)), batch.weights, strict=True)):
             places = [range(start, stop) for start, stop in plan.stretches(index).T.tolist()]
