@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from lm.refusal import Refusal, extra
-from lm.text.tokenizer import Tokenizer
+from lm.text import published as tokenizers
 from lm.weights import gguf_config, gguf_scan, gguf_tokenizer, gguf_tokenizer_write
 from lm.weights.gguf_names import PRECISE, Form, Row
 from lm.weights.gguf_scan import TYPES, Entry
@@ -28,7 +28,6 @@ WRITTEN = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
 _PLAIN = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
 _BLOCKS = {name: (elements, size) for name, elements, size in TYPES.values()}
 _HEAD = "output.weight"  # the one tensor that a model may lack: then it is the embedding
-KIND = "place"
 _QUANTIZATION = 2  # the version of the blocks' layout
 
 
@@ -50,8 +49,8 @@ def read(path: Path) -> Published:
     found = gguf_tokenizer.read(path, metadata, config["vocab_size"])
     if found is None:
         return Published(config, {}, tensors, None)
-    end = found.inner.id_to_token(found.generation.get("eos_token_id", -1))
-    return Published(config, found.generation, tensors, Tokenizer(found.inner, KIND, end))
+    tokenizer = tokenizers.made(found.files, found.generation, str(path))
+    return Published(config, found.generation, tensors, tokenizer)
 
 
 def write(path: Path, model: Published, type_name: str) -> None:

@@ -4,6 +4,7 @@ GGUF names a way to cut text (tokenizer.ggml.pre) where a tokenizer.json spells 
 llama.cpp's llama-vocab.cpp; a name that is not known here is refused, since another cut gives other ids.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from lm.refusal import Refusal
 from lm.text import sentencepiece
+from lm.text.published import CONFIG
 from lm.text.sentencepiece import SPACE, Model, Piece
+from lm.text.tokenizer import FILE, guarded
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
 _PAIRS = 2  # of SentencePiece's types of models
@@ -55,9 +58,9 @@ CUTS = {
 
 
 class Found(NamedTuple):
-    """inner: the tokenizer. generation: the ids of special tokens, as generation_config.json says them."""
+    """files: name → text of those a Hugging Face folder has. generation: ids, as generation_config.json says them."""
 
-    inner: tokenizers.Tokenizer
+    files: dict[str, str]
     generation: dict[str, int]
 
 
@@ -86,8 +89,10 @@ def read(path: Path, metadata: Mapping[str, Any], rows: int) -> Found | None:
     types = np.ones(len(tokens), int) if types is None else types
     if not isinstance(types, np.ndarray) or types.shape != (len(tokens),) or not np.isin(types, range(1, 7)).all():
         _refuse(path, "its token types are not those of its tokens")
-    inner = _made(path, lambda: _KINDS[kind](path, said, tokens, types.tolist()))
-    return Found(inner, _ids(path, said, len(tokens)))
+    make = lambda: _KINDS[kind](path, said, tokens, types.tolist())
+    inner = guarded(make, f"{path} cannot be opened: its tokenizer cannot be")
+    ids = _ids(path, said, len(tokens))
+    return Found({FILE: inner.to_str(), CONFIG: json.dumps(_config(metadata, inner, ids), indent=2)}, ids)
 
 
 def _byte_pairs(path: Path, said: Mapping[str, Any], tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
@@ -170,6 +175,14 @@ IDS = {
 }
 
 
+# Metadata → what tokenizer_config.json calls it.
+SAID = {
+    "tokenizer.chat_template": "chat_template",
+    "tokenizer.ggml.add_bos_token": "add_bos_token",
+    "tokenizer.ggml.add_eos_token": "add_eos_token",
+}
+
+
 def _ids(path: Path, said: Mapping[str, Any], size: int) -> dict[str, int]:
     found = {name: said[key] for key, name in IDS.items() if key in said}
     for name, index in found.items():
@@ -178,22 +191,19 @@ def _ids(path: Path, said: Mapping[str, Any], size: int) -> dict[str, int]:
     return found
 
 
+def _config(metadata: Mapping[str, Any], inner: tokenizers.Tokenizer, ids: Mapping[str, int]) -> dict[str, Any]:
+    """Return what tokenizer_config.json would say."""
+    named = {name.removesuffix("_id"): inner.id_to_token(index) for name, index in ids.items()}
+    said = {name: metadata[key] for key, name in SAID.items() if isinstance(metadata.get(key), str | bool)}
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **named, **said}
+
+
 def _add(inner: tokenizers.Tokenizer, tokens: list[str], types: list[int]) -> None:
     """Tell the tokenizer which tokens are special, and which a text gets whole."""
     special = {CONTROL: True, UNKNOWN: True, USER: False}
     named = [(token, special[kind]) for token, kind in zip(tokens, types, strict=True) if kind in special]
     inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token, is_so in named if is_so])
     inner.add_tokens([AddedToken(token, special=False, normalized=False) for token, is_so in named if not is_so])
-
-
-def _made(path: Path, make: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
-    try:
-        return make()
-    except (KeyboardInterrupt, SystemExit, Refusal):
-        raise
-    except BaseException as error:  # a panic of the library's Rust is no Exception
-        words = " ".join(str(error).split()).rstrip(".")
-        _refuse(path, f"its tokenizer cannot be ({words[:200]})")
 
 
 def _is_id(value: Any, size: int) -> bool:

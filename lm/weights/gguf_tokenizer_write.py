@@ -10,10 +10,11 @@ import tokenizers
 from tokenizers import models
 
 from lm.refusal import Refusal
+from lm.text.published import CONFIG
 from lm.text.sentencepiece import SPACE
-from lm.text.tokenizer import Tokenizer
+from lm.text.tokenizer import FILE, Tokenizer
 from lm.weights import gguf_tokenizer
-from lm.weights.gguf_tokenizer import BYTE, CONTROL, CUTS, IDS, KEYS, NORMAL, UNKNOWN, UNUSED, USER, steps
+from lm.weights.gguf_tokenizer import BYTE, CONTROL, CUTS, IDS, KEYS, NORMAL, SAID, UNKNOWN, UNUSED, USER, steps
 
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _PREPEND = {"type": "Prepend", "prepend": SPACE}
@@ -65,7 +66,7 @@ def write(tokenizer: Tokenizer, ids: Mapping[str, Any], rows: int) -> dict[str, 
         ]
     entries |= {"tokens": tokens, "token_type": types}
     entries |= _ids(tokenizer, ids)
-    entries = {f"{KEYS}{key}": value for key, value in entries.items()}
+    entries = {f"{KEYS}{key}": value for key, value in entries.items()} | _said(tokenizer)
     _check(tokenizer, said, entries, rows)
     return entries
 
@@ -114,13 +115,19 @@ def _ids(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, Any]:
     return {"eos_token_id": tokenizer.end} | given
 
 
+def _said(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what its tokenizer_config.json says that a GGUF file says too."""
+    said = json.loads(tokenizer.published.get(CONFIG, "{}"))
+    return {key: said[name] for key, name in SAID.items() if isinstance(said.get(name), str | bool)}
+
+
 def _check(tokenizer: Tokenizer, said: Mapping[str, Any], entries: Mapping[str, Any], rows: int) -> None:
     """Refuse a tokenizer of which the entries make another one."""
     arrays = {key: np.array(entries[f"{KEYS}{key}"]) for key in ("scores", "token_type") if f"{KEYS}{key}" in entries}
     found = gguf_tokenizer.read(
         Path("-"), {**entries, **{f"{KEYS}{key}": value for key, value in arrays.items()}}, rows
     )
-    back = json.loads(found.inner.to_str())
+    back = json.loads(found.files[FILE])
     merges = lambda said: list(map(tuple, said["model"]["merges"]))
     special = lambda said: {token["content"]: token["special"] for token in said["added_tokens"]}
     is_kept = said["model"]["vocab"].items() <= back["model"]["vocab"].items()

@@ -23,10 +23,11 @@ from lm.refusal import Refusal
 from lm.text import tokenizer
 from lm.weights import config as configs
 from lm.weights import folder as folders
-from lm.weights import layout
+from lm.weights import gguf, layout
 from lm.weights.bundle import Bundle, shapes
 from lm.weights.published import Published
 
+GGUF = ".gguf"
 DTYPES = ("float32", "bfloat16")
 
 _Say = Callable[[str], None]
@@ -93,7 +94,16 @@ def save_place(bundle: Bundle, place: str, say: _Say = _stderr) -> None:
         tensors=layout.theirs(bundle.params, section),
         tokenizer=bundle.tokenizer,
     )
-    folders.write(Path(place), published, say)
+    if place.endswith(GGUF):
+        gguf.write(Path(place), published, _type(Path(place), section))
+    else:
+        folders.write(Path(place), published, say)
+
+
+def _type(path: Path, section: Any) -> str:
+    """Return the type that a .gguf file's name ends in, as in `a.Q8_0.gguf`; else that of the parameters."""
+    last = re.split(r"[.-]", path.stem)[-1].upper()
+    return last if last in gguf.WRITTEN else {"float32": "F32", "bfloat16": "BF16"}[section.parameter_dtype]
 
 
 _IDS = ("bos_token_id", "eos_token_id")
@@ -103,6 +113,8 @@ def _published(place: str) -> Published:
     path = Path(place)
     if path.suffix in folders.PICKLES and path.is_file():
         raise folders.pickled(path)
+    if path.suffix == GGUF and path.is_file():
+        return gguf.read(path)
     if path.suffix == ".safetensors" and path.is_file():
         return folders.read(path.parent, path.name)
     if path.is_dir():

@@ -5,7 +5,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from lm.text.tokenizer import Tokenizer
+from lm.text.published import made
 from lm.weights.published import Published, Tensor
 
 _LLAMA = {
@@ -135,7 +135,7 @@ def spelled():
     )
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(["<|end|>", "<|start|>"])
-    return Tokenizer(inner, "file:a", "<|end|>")
+    return made({"tokenizer.json": inner.to_str()}, {"eos_token_id": 0}, "a")
 
 
 @pytest.fixture(scope="session")

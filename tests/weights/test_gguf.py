@@ -8,9 +8,8 @@ import pytest
 
 from lm.refusal import Refusal
 from lm.weights import gguf as ours
-from lm.weights import gguf_config, gguf_scan
+from lm.weights import gguf_scan
 from lm.weights.gguf_names import FORMS
-from lm.weights.published import Tensor
 
 KINDS = gguf.GGMLQuantizationType
 DEQUANTISED = sorted({KINDS.F32, KINDS.F16, *gguf.quants._type_traits})
@@ -105,7 +104,7 @@ def test_random_blocks_are_dequantised(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(DEQUANTISED)), ids=lambda kind: kind.name)
 def test_other_types_are_refused(kind, tmp_path):
-    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    _, size = gguf.GGML_QUANT_SIZES[kind]
     of_type(tmp_path / "a.gguf", kind, np.zeros((71, 2 * size), np.uint8))
     refused(f"has tensors of type {kind.name}, which cannot be dequantised", tmp_path / "a.gguf")
 
