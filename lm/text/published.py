@@ -9,7 +9,7 @@ import tokenizers
 
 from lm.refusal import Refusal
 from lm.text import learn
-from lm.text.tokenizer import FILE, Tokenizer
+from lm.text.tokenizer import FILE, Tokenizer, from_json, read_bytes
 
 KIND = "place"
 CONFIG = "tokenizer_config.json"
@@ -26,7 +26,7 @@ def read(folder: Path, generation: Mapping[str, Any]) -> Tokenizer | None:
     """
     if not (folder / FILE).is_file():
         return None
-    files = {name: (folder / name).read_text(encoding="utf-8") for name in _FILES if (folder / name).is_file()}
+    files = {name: _text(folder / name) for name in _FILES if (folder / name).is_file()}
     return made(files, generation, str(folder / FILE))
 
 
@@ -36,16 +36,17 @@ def made(files: Mapping[str, str], generation: Mapping[str, Any], what: str) -> 
     Raises:
       Refusal: it is none, or nothing of it ends a text.
     """
-    try:
-        inner = learn.from_json(files[FILE].encode())
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic of the library's Rust is no Exception
-        words = " ".join(str(error).split()).rstrip(".")
-        raise Refusal(f"{what} is no tokenizer.json ({words}).") from None
+    inner = from_json(files[FILE].encode(), what)
     end = _end(inner, generation, what)
     learn.keep_unspelled(inner, what)
     return Tokenizer(inner, KIND, end, files)
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_bytes(path, str(path)).decode()
+    except UnicodeDecodeError:
+        raise Refusal(f"{path} is no UTF-8.") from None
 
 
 def write(tokenizer: Tokenizer, folder: Path, ids: Mapping[str, Any]) -> None:

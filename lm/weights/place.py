@@ -23,10 +23,11 @@ from lm.refusal import Refusal
 from lm.text import tokenizer
 from lm.weights import config as configs
 from lm.weights import folder as folders
-from lm.weights import layout
+from lm.weights import gguf, layout
 from lm.weights.bundle import Bundle, shapes
 from lm.weights.published import Published, Tensor, told
 
+GGUF = ".gguf"
 DTYPES = ("float32", "bfloat16")
 TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "q8_0": "Q8_0"}  # of .gguf files that are written
 
@@ -89,7 +90,7 @@ def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "")
       Refusal: something is there, or the published form cannot hold the model.
     """
     path = Path(place)
-    is_gguf = path.suffix == ".gguf"
+    is_gguf = path.suffix == GGUF
     dtype = dtype or bundle.config.model.parameter_dtype
     if path.exists():
         raise Refusal(f"{place} is there already; name another.")
@@ -102,8 +103,6 @@ def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "")
     published = _to_published(bundle, "" if is_gguf else dtype)
     published = published._replace(tensors=told(published.tensors, f"writing {place}", say))
     if is_gguf:
-        from lm.weights import gguf
-
         path.parent.mkdir(parents=True, exist_ok=True)
         gguf.write(path, published, TYPES[dtype])
     else:
@@ -138,9 +137,7 @@ def _published(place: str) -> Published:
     path = Path(place)
     if path.suffix in folders.PICKLES and path.is_file():
         raise folders.pickled(path)
-    if path.suffix == ".gguf" and path.is_file():
-        from lm.weights import gguf
-
+    if path.suffix == GGUF and path.is_file():
         return gguf.read(path)
     if path.suffix == ".safetensors" and path.is_file():
         return folders.read(path.parent, path.name)
