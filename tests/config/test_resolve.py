@@ -423,8 +423,8 @@ def test_an_epoch_of_growing_batches_has_more_steps():
 
 def test_differences_name_field_old_and_new_of_one_mark():
     old = resolve(given({}))
-    new = resolve(given({"schedule.peak": 3e-3, "train.steps": 31, "train.log_every": 7, "model.gated": True}))
-    assert differences(old, new, IDENTITY) == ["model.gated: False → True", "schedule.peak: 0.001 → 0.003"]
+    new = resolve(given({"schedule.peak": 3e-3, "train.steps": 31, "train.log_every": 7, "model.tied": False}))
+    assert differences(old, new, IDENTITY) == ["model.tied: True → False", "schedule.peak: 0.001 → 0.003"]
     assert differences(old, new, HORIZON) == ["train.steps: 20 → 31"]
     assert differences(old, new, FREE) == ["train.log_every: 10 → 7"]
     assert differences(old, old, IDENTITY) == []
