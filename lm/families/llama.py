@@ -1,5 +1,7 @@
 """Llama (Touvron et al. 2023, arXiv 2307.09288; Dubey et al. 2024, arXiv 2407.21783) and SmolLM2 of its shape."""
 
+from lm.families.base import ACTIVATIONS, Attribute, Layout, Only, Rotary, Weight
+
 SWITCHES = {
     "norm": "rms",
     "norm_epsilon": 1e-5,
@@ -58,18 +60,40 @@ SIZES = {
     "3.2-3b": {"layers": 28, "width": 3072, "heads": 24, "feedforward_width": 8192, **_3_2},
 }
 
-# (our path, their tensor with {layer}, how theirs becomes ours); see lm/weights/layout.py.
-WEIGHTS = (
-    ("embed/embedding", "model.embed_tokens.weight", "vocabulary"),
-    ("decoder/block/attention_norm/scale", "model.layers.{layer}.input_layernorm.weight", "same"),
-    ("decoder/block/attention/query/kernel", "model.layers.{layer}.self_attn.q_proj.weight", "transpose"),
-    ("decoder/block/attention/key/kernel", "model.layers.{layer}.self_attn.k_proj.weight", "transpose"),
-    ("decoder/block/attention/value/kernel", "model.layers.{layer}.self_attn.v_proj.weight", "transpose"),
-    ("decoder/block/attention/out/kernel", "model.layers.{layer}.self_attn.o_proj.weight", "transpose"),
-    ("decoder/block/feedforward_norm/scale", "model.layers.{layer}.post_attention_layernorm.weight", "same"),
-    ("decoder/block/feedforward/gate/kernel", "model.layers.{layer}.mlp.gate_proj.weight", "transpose"),
-    ("decoder/block/feedforward/in/kernel", "model.layers.{layer}.mlp.up_proj.weight", "transpose"),
-    ("decoder/block/feedforward/out/kernel", "model.layers.{layer}.mlp.down_proj.weight", "transpose"),
-    ("decoder/norm/scale", "model.norm.weight", "same"),
-    ("head/kernel", "lm_head.weight", "head"),
+LAYOUT = Layout(
+    model_types=("llama",),
+    architectures={"LlamaForCausalLM": {}, "LlamaModel": {}},
+    attributes=(
+        Attribute("vocab_size", "vocabulary", 32000),
+        Attribute("max_position_embeddings", "context", 2048),
+        Attribute("hidden_size", "width", 4096),
+        Attribute("num_hidden_layers", "layers", 32),
+        Attribute("num_attention_heads", "heads", 32),
+        Attribute("num_key_value_heads", "kv_heads", None),
+        Attribute("head_dim", "head_width", None),
+        Attribute("intermediate_size", "feedforward_width", 11008),
+        Attribute("hidden_act", "activation", "silu", values=ACTIVATIONS),
+        Attribute("rms_norm_eps", "norm_epsilon", 1e-6),
+        Attribute("tie_word_embeddings", "tied", False),
+        Only("attention_bias", False),
+        Only("mlp_bias", False),
+        Rotary(10000.0),
+    ),
+    weights=(
+        Weight("embed/embedding", "model.embed_tokens.weight", "vocabulary"),
+        Weight("decoder/block/attention_norm/scale", "model.layers.{layer}.input_layernorm.weight"),
+        Weight("decoder/block/attention/query/kernel", "model.layers.{layer}.self_attn.q_proj.weight", "transpose"),
+        Weight("decoder/block/attention/key/kernel", "model.layers.{layer}.self_attn.k_proj.weight", "transpose"),
+        Weight("decoder/block/attention/value/kernel", "model.layers.{layer}.self_attn.v_proj.weight", "transpose"),
+        Weight("decoder/block/attention/out/kernel", "model.layers.{layer}.self_attn.o_proj.weight", "transpose"),
+        Weight("decoder/block/feedforward_norm/scale", "model.layers.{layer}.post_attention_layernorm.weight"),
+        Weight("decoder/block/feedforward/gate/kernel", "model.layers.{layer}.mlp.gate_proj.weight", "transpose"),
+        Weight("decoder/block/feedforward/in/kernel", "model.layers.{layer}.mlp.up_proj.weight", "transpose"),
+        Weight("decoder/block/feedforward/out/kernel", "model.layers.{layer}.mlp.down_proj.weight", "transpose"),
+        Weight("decoder/norm/scale", "model.norm.weight"),
+        Weight("head/kernel", "lm_head.weight", "vocabulary transpose"),
+    ),
+    aliases=(("lm_head.weight", "model.embed_tokens.weight"),),
+    prefix="model.",
+    ignored=(r"rotary_emb\.inv_freq$",),
 )

@@ -1,7 +1,11 @@
-"""Tensors as another library names and shapes them in, our parameters out; and back. Families' rows say how."""
+"""Tensors as Hugging Face names and shapes them in, our parameters out, leaf by leaf; and back, tensor by tensor.
+
+Families' rows say how (families/base.py). No more than one leaf and one tensor are held beside what is done.
+"""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -9,117 +13,207 @@ import jax
 import numpy as np
 
 from lm import trees
-from lm.families.catalog import FAMILIES, switches
+from lm.families.base import Weight
 from lm.model.transformer import Transformer
 from lm.refusal import Refusal
-from lm.weights.place import shapes
-
-_WRITTEN_BESIDE = ("norm_epsilon", "rotary_base", "tied")  # a published config says these for each model
+from lm.weights import config
+from lm.weights.bundle import shapes
+from lm.weights.published import Tensor
 
 
 class _Row(NamedTuple):
-    """One row of a family's WEIGHTS, for one model. Theirs are matrices (inputs, outputs) or vectors; `how`:
+    """A row of a family's weights, for one model.
 
-    same: as they are. transpose: (outputs, inputs). third:I: the I-th third of their last axis, since queries,
-    keys and values are one tensor. vocabulary: without the rows that pad ours. head: (outputs, inputs) without
-    the padding; they have none when model.tied.
+    names: of their tensors, as many as our leading axes have places. lead: how many leading axes those are.
+    leaf: our shape and dtype. part: the first of their outputs that is ours, in every group. sizes: outputs, in a
+    group, of all rows that share the tensor; () where it is not shared. groups: their number.
     """
 
     path: str
-    names: list[str]  # one, or one a layer
-    how: str
-    leaf: Any  # our shape and dtype, layers stacked
+    names: list[str]
+    lead: int
+    how: list[str]
+    leaf: Any
+    part: int = 0
+    sizes: tuple[int, ...] = ()
+    groups: int = 1
 
 
-def from_theirs(tensors: Mapping[str, Any], section: Any) -> dict[str, Any]:
-    """Return our parameters, NumPy arrays in the section's parameter_dtype; the vocabulary's padding is zeros.
+def load(
+    tensors: Mapping[str, Tensor], section: Any, sharding: Callable[[str, Any], jax.sharding.Sharding] | None = None
+) -> dict[str, Any]:
+    """Return our parameters as arrays in the section's parameter_dtype; the vocabulary's padding is zeros.
 
     Args:
-      tensors: their name → array.
+      tensors: their name → Tensor.
       section: config.model, resolved and bound.
+      sharding: (path, shape and dtype) → where a leaf goes, each process reading for its own devices; None: one device.
 
     Raises:
       Refusal: a tensor is missing, one too many or of another shape; or the family's layout cannot hold the model.
     """
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     rows = _rows(section)
-    _check(tensors, {name: _their_shape(row, section.vocabulary) for row in rows for name in row.names})
+    names = _names(tensors, rows, section)
     flat = {}
-    for row in rows:
-        layers = [_to_ours(np.asarray(tensors[name]), row) for name in row.names]
-        flat[row.path] = np.stack(layers).reshape(row.leaf.shape).astype(row.leaf.dtype)
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    for row in sorted(rows, key=lambda row: -math.prod(row.leaf.shape)):  # large ones first, while there is most room
+        parts = [tensors[names[name]] for name in row.names]
+        flat[row.path] = _leaf(row, parts, section, sharding(row.path, row.leaf) if sharding else here)
+    return flax.traverse_util.unflatten_dict({row.path: flat[row.path] for row in rows}, sep="/")
 
 
-def to_theirs(params: Any, section: Any) -> dict[str, np.ndarray]:
-    """Return their name → array: the inverse of `from_theirs`.
+def theirs(params: Any, section: Any) -> dict[str, Tensor]:
+    """Return their name → Tensor, each made when it is read: the inverse of `load`.
 
     Raises:
       Refusal: the family's layout cannot hold the model.
     """
     leaves = dict(zip(trees.paths(params), jax.tree.leaves(params), strict=True))
-    parts: dict[str, list[np.ndarray]] = {}
+    shared: dict[str, list[tuple[_Row, int]]] = {}
     for row in _rows(section):
-        matrices = np.asarray(leaves[row.path]).reshape(len(row.names), *_matrix(row))
-        for name, matrix in zip(row.names, matrices, strict=True):
-            parts.setdefault(name, []).append(_to_theirs(matrix, row, section.vocabulary))
-    return {name: np.concatenate(thirds, axis=-1) if len(thirds) > 1 else thirds[0] for name, thirds in parts.items()}
+        for place, name in enumerate(row.names):
+            shared.setdefault(name, []).append((row, place))
+
+    def tensor(name: str) -> Tensor:
+        rows = shared[name]
+        read = lambda: _to_theirs([(row, _layer(leaves[row.path], row, place)) for row, place in rows], section)
+        row, _ = rows[0]
+        return Tensor(_their_shape(row, section.vocabulary), np.dtype(leaves[row.path].dtype).name, read)
+
+    return {name: tensor(name) for name in shared}
 
 
 def _rows(section: Any) -> list[_Row]:
+    """Return the rows of the model's leaves."""
+    family = config.layout(section.family)
     ours = shapes(Transformer(section))
     leaves = dict(zip(trees.paths(ours), jax.tree.leaves(ours), strict=True))
-    rows = [row for row in FAMILIES[section.family].WEIGHTS if row[2] != "head" or not section.tied]
-    if odd := sorted({path for path, _, _ in rows} ^ set(leaves)):
-        raise Refusal(f"the published layout of {section.family} cannot hold this model: {', '.join(odd)} differ.")
-    for name, value in {**switches(section.family), "windows": ()}.items():
-        if name not in _WRITTEN_BESIDE and section[name] != value:
-            raise Refusal(
-                f"model.{name} is {section[name]!r}: the published layout of {section.family} holds only {value!r}."
-            )
-    if section.kv_heads != section.heads and any(how.startswith("third") for _, _, how in rows):
-        raise Refusal(
-            f"model.kv_heads is {section.kv_heads}: the published layout of {section.family} "
-            f"holds only as many as heads ({section.heads})."
-        )
-    names = lambda path, name: [name.format(layer=layer) for layer in range(section.layers if "/block/" in path else 1)]
-    return [_Row(path, names(path, name), how, leaves[path]) for path, name, how in rows]
+    weights = [row for row in family.weights if row.path in leaves]
+    if odd := sorted(leaves.keys() - {row.path for row in weights}):
+        raise Refusal(f"the published layout of {section.family} has no place for {', '.join(odd)}.")
+    outputs: dict[str, list[int]] = {}  # of every shared tensor, row by row
+    rows = []
+    for weight in weights:
+        row = _plain(weight, leaves[weight.path])
+        if {"part", "grouped"} & set(row.how):
+            groups = section.kv_heads if "grouped" in row.how else 1
+            before = outputs.setdefault(weight.name, [])
+            row = row._replace(part=sum(before), groups=groups)
+            before.append(_matrix(row)[-1] // groups)
+        rows.append(row)
+    whole = {weight.path: tuple(outputs.get(weight.name, ())) for weight in weights}
+    return [row._replace(sizes=whole[row.path]) for row in rows]
 
 
-def _check(tensors: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    if missing := sorted(wanted.keys() - tensors.keys()):
-        raise Refusal(f"the weights lack {', '.join(missing)}.")
-    if extra := sorted(tensors.keys() - wanted.keys()):
-        raise Refusal(f"the weights have {', '.join(extra)}, which the model has no place for.")
+def _plain(weight: Weight, leaf: Any) -> _Row:
+    counted = [word for word in ("layer", "expert") if f"{{{word}}}" in weight.name]
+    places = np.ndindex(leaf.shape[: len(counted)])
+    names = [weight.name.format(**dict(zip(counted, place, strict=True))) for place in places]
+    return _Row(weight.path, names, len(counted), weight.how.split(), leaf)
+
+
+def _names(tensors: Mapping[str, Tensor], rows: list[_Row], section: Any) -> dict[str, str]:
+    """Return our name of each tensor wanted → the file's, which may lack the prefix; refuse what does not fit."""
+    family = config.layout(section.family)
+    has_prefix = any(name.startswith(family.prefix) for name in tensors)
+    spelled = lambda name: name if has_prefix else name.removeprefix(family.prefix)
+    wanted = {name: _their_shape(row, section.vocabulary) for row in rows for name in row.names}
+    names = {name: spelled(name) for name in wanted}
+    if missing := sorted(set(names.values()) - tensors.keys()):
+        raise Refusal(f"the weights lack {_listed(missing)}.")
+    aliases = {spelled(name): spelled(other) for name, other in family.aliases if name not in wanted}
+    taken = {*names.values(), *aliases}
+    extra = sorted(name for name in tensors.keys() - taken if not any(re.search(p, name) for p in family.ignored))
+    if extra:
+        raise Refusal(f"the weights have {_listed(extra)}, which the model has no place for.")
     for name, shape in wanted.items():
-        if tensors[name].shape != shape:
-            raise Refusal(f"{name} has the shape {tuple(tensors[name].shape)}: the model needs {shape}.")
+        if tensors[names[name]].shape != shape:
+            raise Refusal(f"{names[name]} has the shape {tensors[names[name]].shape}: the model needs {shape}.")
+    for name in sorted(aliases.keys() & tensors.keys()):
+        one, other = tensors[name], tensors[aliases[name]]
+        if one.shape != other.shape or not np.array_equal(one.read(), other.read()):
+            raise Refusal(f"{name} is not equal to {aliases[name]}: by config.json they are one.")
+    return names
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _matrix(row: _Row) -> tuple[int, ...]:
-    """Return the shape of one layer's leaf with its input axes made one and its output axes made one."""
-    shape = row.leaf.shape[1:] if "/block/" in row.path else row.leaf.shape
+    """Return the shape of one of our places with its input axes made one and its output axes made one."""
+    shape = row.leaf.shape[row.lead :]
+    kept = int("each" in row.how)
+    shape, first = shape[kept:], shape[:kept]
     if not row.path.endswith(("/kernel", "/embedding")):
-        return (math.prod(shape),)
+        return *first, math.prod(shape)
     inputs = len(shape) - 1 if row.path.endswith("/out/kernel") else 1
-    return math.prod(shape[:inputs]), math.prod(shape[inputs:])
+    return *first, math.prod(shape[:inputs]), math.prod(shape[inputs:])
 
 
 def _their_shape(row: _Row, vocabulary: int) -> tuple[int, ...]:
-    matrix = _matrix(row)
-    if row.how in ("vocabulary", "head"):
-        return vocabulary, matrix[1 if row.how == "vocabulary" else 0]
-    if row.how.startswith("third"):
-        return *matrix[:-1], 3 * matrix[-1]
-    return matrix[::-1] if row.how == "transpose" else matrix
+    shape = _matrix(row)
+    if row.sizes:
+        shape = *shape[:-1], sum(row.sizes) * row.groups
+    if "transpose" in row.how:
+        shape = *shape[:-2], shape[-1], shape[-2]
+    if "vocabulary" in row.how:
+        shape = vocabulary, *shape[1:]
+    return shape[0] + _skipped(row), *shape[1:]
 
 
-def _to_ours(tensor: np.ndarray, row: _Row) -> np.ndarray:
-    if row.how.startswith("third"):
-        return np.split(tensor, 3, axis=-1)[int(row.how.removeprefix("third:"))]
-    matrix = tensor.T if row.how in ("transpose", "head") else tensor
-    return np.pad(matrix, [(0, size - have) for size, have in zip(_matrix(row), matrix.shape, strict=True)])
+def _skipped(row: _Row) -> int:
+    """Return how many of their first rows are not ours."""
+    return next((int(word.removeprefix("from:")) for word in row.how if word.startswith("from:")), 0)
 
 
-def _to_theirs(matrix: np.ndarray, row: _Row, vocabulary: int) -> np.ndarray:
-    tensor = matrix.T if row.how in ("transpose", "head") else matrix
-    return tensor[:vocabulary] if row.how in ("vocabulary", "head") else tensor
+def _leaf(row: _Row, parts: list[Tensor], section: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Return a leaf laid out as `sharding` says; this process fills the pieces of its own devices, place by place."""
+    shape, dtype = row.leaf.shape, row.leaf.dtype
+    wanted = {str(index): index for index in sharding.addressable_devices_indices_map(shape).values()}
+    bounds = {key: [range(*cut.indices(size)) for cut, size in zip(index, shape, strict=True)]
+              for key, index in wanted.items()}  # fmt: skip
+    pieces = {key: np.empty([len(bound) for bound in bounds[key]], dtype) for key in wanted}
+    for place, part in zip(np.ndindex(shape[: row.lead]), parts, strict=True):
+        here = [key for key in wanted if all(i in bound for i, bound in zip(place, bounds[key], strict=False))]
+        value = _to_ours(part.read(), row, section).reshape(shape[row.lead :]) if here else None
+        for key in here:
+            at = tuple(i - bound.start for i, bound in zip(place, bounds[key], strict=False))
+            pieces[key][at] = value[wanted[key][row.lead :]]
+    return jax.make_array_from_callback(shape, sharding, lambda index: pieces[str(index)])
+
+
+def _to_ours(tensor: np.ndarray, row: _Row, section: Any) -> np.ndarray:
+    tensor = tensor[_skipped(row) :]
+    if "vocabulary" in row.how:
+        rows = row.leaf.shape[-1 if "transpose" in row.how else row.lead]
+        tensor = np.pad(tensor, [(0, rows - len(tensor)), *[(0, 0)] * (tensor.ndim - 1)])
+    if "transpose" in row.how:
+        tensor = tensor.swapaxes(-1, -2)
+    if row.sizes:
+        grouped = tensor.reshape(*tensor.shape[:-1], row.groups, sum(row.sizes))
+        size = _matrix(row)[-1] // row.groups
+        tensor = grouped[..., row.part : row.part + size]
+    return tensor
+
+
+def _layer(leaf: Any, row: _Row, place: int) -> np.ndarray:
+    """Return one place of a leaf as a matrix."""
+    index = np.unravel_index(place, leaf.shape[: row.lead]) if row.lead else ()
+    return np.asarray(leaf[tuple(int(i) for i in index)]).reshape(_matrix(row))
+
+
+def _to_theirs(parts: list[tuple[_Row, np.ndarray]], section: Any) -> np.ndarray:
+    """Return the tensor that these rows share."""
+    row, tensor = parts[0]
+    if row.sizes:
+        cut = [matrix.reshape(*matrix.shape[:-1], row.groups, -1) for _, matrix in parts]
+        tensor = np.concatenate(cut, axis=-1)
+        tensor = tensor.reshape(*tensor.shape[:-2], -1)
+    if "transpose" in row.how:
+        tensor = tensor.swapaxes(-1, -2)
+    if "vocabulary" in row.how:
+        tensor = tensor[: section.vocabulary]
+    if skipped := _skipped(row):
+        tensor = np.pad(tensor, [(skipped, 0), *[(0, 0)] * (tensor.ndim - 1)])
+    return np.ascontiguousarray(tensor)

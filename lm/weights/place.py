@@ -1,52 +1,195 @@
-"""A PLACE (a workdir or workdir@STEP, with :raw or not) in; the Bundle that generation and evaluation work on out."""
+"""A PLACE in, the Bundle that generation and evaluation work on out; and a Bundle into a PLACE.
 
+A PLACE is a workdir or workdir@STEP (with :raw or not), a folder of Hugging Face's, a .safetensors file with its
+config.json beside it, or a .gguf file.
+"""
+
+import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
-from lm import checkpoint, workdir
+from lm import checkpoint, trees, workdir
 from lm.config.files import from_json
 from lm.config.resolve import resolve
-from lm.model.transformer import Transformer, initial
+from lm.families.base import SILENT
+from lm.model.transformer import Transformer
 from lm.refusal import Refusal
 from lm.text import tokenizer
+from lm.weights import config as configs
+from lm.weights import folder as folders
+from lm.weights import gguf, layout
+from lm.weights.bundle import Bundle, shapes
+from lm.weights.published import Published, Tensor, told
+
+GGUF = ".gguf"
+DTYPES = ("float32", "bfloat16")
+TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "q8_0": "Q8_0"}  # of .gguf files that are written
+
+_Say = Callable[[str], None]
+_Sharding = Callable[[str, Any], jax.sharding.Sharding]
 
 
-class Bundle(NamedTuple):
-    """A model to work with. config: resolved. model: its definition. params: arrays. tokenizer: its ids."""
+class Description(NamedTuple):
+    """What a PLACE holds, tensors aside: a resolved config (of a published model its model section alone means
+    something) and a tokenizer, or None where it has none."""
 
     config: ml_collections.FrozenConfigDict
-    model: Transformer
-    params: Any
-    tokenizer: tokenizer.Tokenizer
+    tokenizer: tokenizer.Tokenizer | None
 
 
-def shapes(model: Transformer) -> Any:
-    """Return the parameters' shapes and dtypes."""
-    return jax.eval_shape(lambda: initial(model, jax.random.key(0)))
+def _stderr(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
-def open_place(place: str, say: Callable[[str], None] = lambda words: print(words, file=sys.stderr)) -> Bundle:
-    """Return the Bundle of a workdir's newest checkpoint that is as written, or of the step named.
+def open_place(place: str, say: _Say = _stderr, dtype: str = "", sharding: _Sharding | None = None) -> Bundle:
+    """Return the Bundle of a PLACE; of a workdir the newest checkpoint that is as written, or of the step named.
 
     Args:
-      place: `DIR` or `DIR@STEP`; behind either, `:raw` asks for the weights that the optimizer moves where the run
-        also kept averaged ones.
+      place: see above. Behind a workdir `:raw` asks for the weights that the optimizer moves where the run also kept
+        averaged ones.
       say: receives what was found damaged.
+      dtype: of the parameters; "": as they are stored (float16 becomes float32).
+      sharding: (path, shape and dtype) → where a parameter goes; None: one device.
 
     Raises:
-      Refusal: nothing to open there, or the step named is damaged.
+      Refusal: nothing to open there, or it is damaged, or a model that we have not.
     """
+    if _is_workdir(place):
+        return _open_workdir(place, say, dtype, sharding)
+    published = _published(place)
+    described = _described(published, dtype)
+    section = described.config.model
+    params = layout.load(told(published.tensors, f"reading {place}", say), section, sharding)
+    return Bundle(described.config, Transformer(section), params, described.tokenizer)
+
+
+def describe(place: str) -> Description:
+    """Return what a PLACE holds without reading its tensors."""
+    if not _is_workdir(place):
+        return _described(_published(place), "")
+    folder, _, _ = _parsed(place)
+    return Description(_config(folder), tokenizer.load(folder / workdir.TOKENIZER))
+
+
+def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "") -> None:
+    """Write a Bundle as a folder of Hugging Face's, or as a file where the PLACE ends in .gguf.
+
+    Args:
+      bundle: of any PLACE.
+      place: where there is nothing yet.
+      say: hears of long work.
+      dtype: of DTYPES, or of TYPES where a .gguf file is written; "": that of the parameters.
+
+    Raises:
+      Refusal: something is there, or the published form cannot hold the model.
+    """
+    path = Path(place)
+    is_gguf = path.suffix == GGUF
+    dtype = dtype or bundle.config.model.parameter_dtype
+    if path.exists():
+        raise Refusal(f"{place} is there already; name another.")
+    if path.suffix in (".safetensors", *folders.PICKLES):
+        raise Refusal(f"{place} is no PLACE to write: name a folder, or a file that ends in .gguf.")
+    if dtype not in (TYPES if is_gguf else DTYPES):
+        raise Refusal(
+            f"{place} is not written as {dtype}: it must be one of {', '.join(TYPES if is_gguf else DTYPES)}."
+        )
+    published = _to_published(bundle, "" if is_gguf else dtype)
+    published = published._replace(tensors=told(published.tensors, f"writing {place}", say))
+    if is_gguf:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        gguf.write(path, published, TYPES[dtype])
+    else:
+        folders.write(path, published)
+
+
+def _to_published(bundle: Bundle, dtype: str) -> Published:
+    """Return a Bundle as it is published; of a published one with all of its config that says nothing to us."""
+    section, known = bundle.config.model, bundle.tokenizer
+    before = known.published if known else {}
+    config = json.loads(before.get(folders.CONFIG, "{}"))
+    kept = {name: value for name, value in config.items() if re.fullmatch(SILENT.names, name)}
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), known.end) if known and not before else {}
+    tensors = layout.theirs(bundle.params, section)
+    written = configs.to_theirs(section)
+    if dtype:
+        written |= {"dtype": dtype}
+        tensors = {name: _cast(tensor, dtype) for name, tensor in tensors.items()}
+    return Published(
+        config=kept | ends | written,
+        generation=json.loads(before.get(folders.GENERATION, json.dumps(ends))),
+        tensors=tensors,
+        tokenizer=known,
+    )
+
+
+def _cast(tensor: Tensor, dtype: str) -> Tensor:
+    return tensor._replace(dtype=dtype, read=lambda: tensor.read().astype(dtype, copy=False))
+
+
+def _published(place: str) -> Published:
+    path = Path(place)
+    if path.suffix in folders.PICKLES and path.is_file():
+        raise folders.pickled(path)
+    if path.suffix == GGUF and path.is_file():
+        return gguf.read(path)
+    if path.suffix == ".safetensors" and path.is_file():
+        return folders.read(path.parent, path.name)
+    if path.is_dir():
+        return folders.read(path)
+    raise Refusal(
+        f"{place!r} is not a PLACE: name the workdir of a run, a folder of Hugging Face's, or a .safetensors or "
+        ".gguf file."
+    )
+
+
+def _described(published: Published, dtype: str) -> Description:
+    dtypes = {tensor.dtype for tensor in published.tensors.values()} & {"float16", "float32", "float64", "bfloat16"}
+    dtype = dtype or ("bfloat16" if dtypes == {"bfloat16"} else "float32")
+    config = configs.from_theirs(published.config, parameter_dtype=dtype)
+    known = published.tokenizer
+    if known:
+        files: Mapping[str, dict[str, Any]] = {
+            folders.CONFIG: published.config,
+            folders.GENERATION: published.generation,
+        }
+        known.published |= {name: json.dumps(value, indent=2) for name, value in files.items() if value}
+    return Description(config, known)
+
+
+def _is_workdir(place: str) -> bool:
+    """Say whether there is a run's folder, or nothing else that the PLACE can be."""
+    folder, _, _ = _parsed(place)
+    path = folder / workdir.CONFIG
+    if not path.is_file():
+        return False
+    try:
+        return "model.family" in json.loads(path.read_bytes())  # every field of ours by its dotted name
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+def _parsed(place: str) -> tuple[Path, int | None, bool]:
+    """Return a workdir's folder, the step named, and whether the raw weights are asked for."""
     plain = place.removesuffix(":raw")
     name, at, number = plain.rpartition("@")
-    folder, step = (Path(name), int(number)) if at and number.isdigit() else (Path(plain), None)
-    if not (folder / workdir.CONFIG).is_file():
-        raise Refusal(f"{str(folder)!r} is not a workdir: it has no {workdir.CONFIG}; name the --workdir of a run.")
-    config = resolve(from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")))
+    is_step = bool(at) and number.isdigit()
+    return Path(name if is_step else plain), int(number) if is_step else None, plain != place
+
+
+def _config(folder: Path) -> ml_collections.FrozenConfigDict:
+    return resolve(from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")))
+
+
+def _open_workdir(place: str, say: _Say, dtype: str, sharding: _Sharding | None) -> Bundle:
+    folder, step, is_raw = _parsed(place)
+    config = _config(folder)
     checkpoints = folder / workdir.CHECKPOINTS
     if step is None:
         step = checkpoint.newest(checkpoints, say, is_reader=True)
@@ -57,9 +200,20 @@ def open_place(place: str, say: Callable[[str], None] = lambda words: print(word
         raise Refusal(f"{folder} has no checkpoint of step {step}: it has {have}.")
     elif reason := checkpoint.damage(checkpoints / str(step)):
         raise Refusal(f"checkpoint {step} is damaged: {reason}.")
-    model = Transformer(config.model)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes(model))
-    is_averaged = plain == place and "averaged" in checkpoint.meta(checkpoints, step)["leaves"]
+    where = sharding or (lambda path, leaf: here)
+    placed = lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where(path, leaf))
+    template = trees.mapped(placed, shapes(Transformer(config.model)))
+    is_averaged = not is_raw and "averaged" in checkpoint.meta(checkpoints, step)["leaves"]
     params = checkpoint.restore(checkpoints / str(step), "averaged" if is_averaged else "params", template)
-    return Bundle(config, model, params, tokenizer.load(folder / workdir.TOKENIZER))
+    if dtype and dtype != config.model.parameter_dtype:
+        config = _with(config, dtype)
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    return Bundle(config, Transformer(config.model), params, tokenizer.load(folder / workdir.TOKENIZER))
+
+
+def _with(config: ml_collections.FrozenConfigDict, dtype: str) -> ml_collections.FrozenConfigDict:
+    """Return the config with another dtype of its parameters."""
+    other = ml_collections.ConfigDict(config)
+    other.model.parameter_dtype = dtype
+    return resolve(other)

@@ -1,0 +1,23 @@
+"""The Bundle: a model to work with, as generation, evaluation and export receive it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from lm.model.transformer import Transformer, initial
+from lm.text.tokenizer import Tokenizer
+
+
+class Bundle(NamedTuple):
+    """A model to work with. config: resolved. model: its definition. params: arrays. tokenizer: its ids, or None."""
+
+    config: ml_collections.FrozenConfigDict
+    model: Transformer
+    params: Any
+    tokenizer: Tokenizer | None
+
+
+def shapes(model: Transformer) -> Any:
+    """Return the parameters' shapes and dtypes."""
+    return jax.eval_shape(lambda: initial(model, jax.random.key(0)))

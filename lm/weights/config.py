@@ -1,0 +1,250 @@
+"""A published config.json in, our config out; and back. Families' rows say what its attributes mean (families/base.py).
+
+Whatever no row names is refused: a model that is read must be the model that was published, or none.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from lm.config import schema
+from lm.config.field import IDENTITY
+from lm.config.resolve import resolve
+from lm.families import base
+from lm.families.base import Attribute, Layout, Only, Rotary, Silent, Windows
+from lm.families.catalog import FAMILIES
+from lm.refusal import Refusal, nearest
+
+_DERIVED = ("kv_heads", "head_width", "feedforward_width")  # null in theirs leaves them to be derived in both
+_LAYERS = 10_000  # at most, whatever a file says
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+
+# Fields of ours that change no logits of given weights, or that their config does not have for every family.
+_OURS = r"^(context|vocabulary_multiple|init|init_std|zero_init|dropout|token_dropout|stochastic_depth|(\w+_)?dtype)$"
+
+
+def layout(family: str) -> Layout:
+    """Return how a family is published."""
+    return FAMILIES[family].LAYOUT
+
+
+def from_theirs(theirs: Mapping[str, Any], *, parameter_dtype: str = "float32") -> ml_collections.FrozenConfigDict:
+    """Return a resolved config whose model section is the published model's; all else is the schema's defaults.
+
+    Raises:
+      Refusal: a family that there is not, an attribute that is not honoured, or a value of one.
+    """
+    family = _family(theirs)
+    fields = {"family": family, "parameter_dtype": parameter_dtype, "vocabulary_multiple": 1}
+    fields |= _architecture(theirs, layout(family))
+    known: list[str] = []
+    for row in (*layout(family).attributes, *base.COMMON, base.SILENT):
+        names = _NAMES[type(row)](row)
+        fields |= _READ[type(row)](row, theirs, fields) if not set(names) & set(known) else {}
+        known += names
+    for name in theirs:
+        if not any(re.fullmatch(pattern, name) for pattern in known):
+            raise Refusal(
+                f"config.json: {name} is {theirs[name]!r}: models of {family} with that are not read"
+                f"{nearest(name, known)}."
+            )
+    return _resolved(fields)
+
+
+def to_theirs(section: Any) -> dict[str, Any]:
+    """Return the config.json of a resolved model section, without the ids of special tokens.
+
+    Raises:
+      Refusal: the family is published in no form that says what the section says.
+    """
+    family = layout(section.family)
+    names = [name for name, says in family.architectures.items() if all(section[f] == v for f, v in says.items())]
+    if not names:
+        said = {field: section[field] for says in family.architectures.values() for field in says}
+        raise Refusal(f"the published layout of {section.family} holds no model with {said}.")
+    theirs = {"architectures": names[:1], "model_type": family.model_types[0], "dtype": section.parameter_dtype}
+    for row in family.attributes:
+        theirs |= _WRITE[type(row)](row, section)
+    again = from_theirs(theirs, parameter_dtype=section.parameter_dtype).model
+    for name, value in section.items():
+        is_meant = schema.FIELDS[f"model.{name}"].mark == IDENTITY and not re.search(_OURS, name)
+        if is_meant and again[name] != value:
+            raise Refusal(
+                f"model.{name} is {value!r}: the published layout of {section.family} would hold {again[name]!r}."
+            )
+    return theirs
+
+
+def _family(theirs: Mapping[str, Any]) -> str:
+    families = {kind: name for name, family in FAMILIES.items() for kind in family.LAYOUT.model_types}
+    kind = theirs.get("model_type")
+    if kind not in families:
+        raise Refusal(f"config.json: model_type is {kind!r}: it must be one of {', '.join(sorted(families))}.")
+    return families[kind]
+
+
+def _architecture(theirs: Mapping[str, Any], family: Layout) -> Mapping[str, Any]:
+    """Return the fields that the architecture's name stands for."""
+    names = theirs.get("architectures") or list(family.architectures)
+    name = names[0] if isinstance(names, list) and isinstance(names[0], str) else names
+    if not isinstance(names, list) or name not in family.architectures:
+        raise Refusal(
+            f"config.json: architectures is {name!r}: of {family.model_types[0]} those read are "
+            f"{', '.join(family.architectures)}."
+        )
+    return family.architectures[name]
+
+
+def _resolved(fields: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
+    """Return the config of these model fields."""
+    flat = {f"model.{name}": value for name, value in fields.items() if value is not None}
+    for name, value in flat.items():
+        if words := schema.complaint(name, value):
+            raise Refusal(f"config.json: {words}")
+    config = schema.defaults()
+    config.update_from_flattened_dict({**flat, "train.steps": 1})
+    return resolve(config)
+
+
+def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    value = next((theirs[name] for name in (row.name, *row.older) if name in theirs), row.absent)
+    if value is None:
+        if row.field not in _DERIVED:
+            raise Refusal(f"config.json: {row.name} is null: it must be a value.")
+        return {row.field: None}
+    if row.values:
+        if not isinstance(value, str | bool | int) or value not in row.values:
+            allowed = ", ".join(map(str, row.values))
+            raise Refusal(f"config.json: {row.name} is {value!r}: those read are {allowed}.")
+        value = row.values[value]
+    if row.field == "layers" and not (type(value) is int and 0 < value <= _LAYERS):
+        raise Refusal(f"config.json: {row.name} is {value!r}: it must be from 1 to {_LAYERS}.")
+    if row.plus and type(value) is int:
+        value -= row.plus
+    return {row.field: value}
+
+
+def _write_attribute(row: Attribute, section: Any) -> dict[str, Any]:
+    value = section[row.field]
+    if row.values:
+        words = [word for word, ours in row.values.items() if ours == value]
+        if not words:
+            raise Refusal(
+                f"model.{row.field} is {value!r}: the published layout of {section.family} has only "
+                f"{', '.join(map(repr, sorted(set(row.values.values()), key=str)))}."
+            )
+        value = words[0]
+    return {row.name: value + row.plus if row.plus else value}
+
+
+def _read_only(row: Only, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    absent = row.value if row.absent is base.SAME else row.absent
+    value = theirs.get(row.name, absent)
+    if value != row.value:
+        raise Refusal(f"config.json: {row.name} is {value!r}: only models with {row.value!r} are read.")
+    return {}
+
+
+def _write_only(row: Only, section: Any) -> dict[str, Any]:
+    return {} if row.absent is base.SAME else {row.name: row.value}
+
+
+def _read_rotary(row: Rotary, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the form of today, {"rope_parameters": {"rope_type", "rope_theta", …}}, or what came before it."""
+    plain = [theirs[name] for name in ("rope_theta", *row.older) if theirs.get(name) is not None]
+    given = {"rope_theta": [*plain, row.base][0]}
+    inner = theirs.get("rope_scaling") or theirs.get("rope_parameters") or {}
+    if not isinstance(inner, dict):
+        raise Refusal(f"config.json: rope_parameters is {inner!r}: it must be an object.")
+    given |= inner
+    kind = given.pop("rope_type", None) or given.pop("type", "default")
+    given.pop("type", None)
+    base = given.pop("rope_theta")
+    if type(base) not in (int, float):
+        raise Refusal(f"config.json: rope_theta is {base!r}: it must be a number.")
+    if kind != "default" or given:
+        raise Refusal(f"config.json: rope_parameters is {given | {'rope_type': kind}}: only 'default' is read.")
+    return {"rotary_base": float(base)}
+
+
+def _write_rotary(row: Rotary, section: Any) -> dict[str, Any]:
+    """Write both forms, so that older versions open it too."""
+    if section.positions != "rotary":
+        raise Refusal(
+            f"model.positions is {section.positions!r}: the published layout of {section.family} holds only 'rotary'."
+        )
+    return {
+        "rope_parameters": {"rope_type": "default", "rope_theta": section.rotary_base},
+        "rope_theta": section.rotary_base,
+    }
+
+
+def _read_windows(row: Windows, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    layers = fields["layers"]
+    width = theirs.get("sliding_window", row.absent)
+    kinds = theirs.get("layer_types")
+    if row.layers == "above" and not kinds:
+        first = theirs.get("max_window_layers", layers) if theirs.get("use_sliding_window", False) else layers
+        kinds = [_SLIDING if layer >= first else _FULL for layer in range(layers)]
+    elif row.layers.startswith("not:") and not kinds:
+        every = theirs.get("sliding_window_pattern", int(row.layers.removeprefix("not:")))
+        kinds = [_SLIDING if (layer + 1) % every else _FULL for layer in range(layers)]
+    elif not kinds:
+        kinds = [_SLIDING] * layers
+    if len(kinds) != layers or (odd := set(kinds) - {_SLIDING, _FULL}):
+        words = ", ".join(sorted(map(str, odd))) if len(kinds) == layers else f"{len(kinds)} of {layers} layers"
+        raise Refusal(f"config.json: layer_types has {words}: it must have {_FULL} or {_SLIDING} for every layer.")
+    return {"windows": _shortest([width or 0 if kind == _SLIDING else 0 for kind in kinds])}
+
+
+def _shortest(windows: list[int]) -> tuple[int, ...]:
+    """Return the shortest tuple that, repeated, is these; () where all are 0."""
+    if not any(windows):
+        return ()
+    count = len(windows)
+    repeats = lambda size: all(windows[i] == windows[i % size] for i in range(count))
+    return tuple(windows[: next(size for size in range(1, count + 1) if repeats(size))])
+
+
+def _write_windows(row: Windows, section: Any) -> dict[str, Any]:
+    pattern = tuple(section.windows) or (0,)
+    windows = [pattern[layer % len(pattern)] for layer in range(section.layers)]
+    widths = sorted(set(windows) - {0})
+    if len(widths) > 1 or (not row.types and row.layers == "all" and widths and 0 in windows):
+        raise Refusal(
+            f"model.windows is {section.windows}: the published layout of {section.family} holds one width"
+            f"{'' if row.types else ', in every layer'}."
+        )
+    theirs: dict[str, Any] = {"sliding_window": widths[0] if widths else None}
+    if row.layers == "above":
+        theirs["use_sliding_window"] = bool(widths)
+    if row.types:
+        theirs["layer_types"] = [_SLIDING if window else _FULL for window in windows]
+    return theirs
+
+
+_NAMES = {
+    Attribute: lambda row: [row.name, *row.older],
+    Only: lambda row: [row.name],
+    Silent: lambda row: [row.names],
+    Rotary: lambda row: ["rope_parameters", "rope_theta", "rope_scaling", *row.older],
+    Windows: lambda row: (
+        ["sliding_window", "layer_types", "sliding_window_pattern", "use_sliding_window", "max_window_layers"]
+    ),
+}
+_READ = {
+    Attribute: _read_attribute,
+    Only: _read_only,
+    Silent: lambda row, theirs, fields: {},
+    Rotary: _read_rotary,
+    Windows: _read_windows,
+}
+_WRITE = {
+    Attribute: _write_attribute,
+    Only: _write_only,
+    Silent: lambda row, section: {},
+    Rotary: _write_rotary,
+    Windows: _write_windows,
+}

@@ -1,0 +1,158 @@
+"""config.json ↔ model section: against what Transformers' own classes write, in the forms of today and before."""
+
+import pytest
+
+from lm.config.resolve import flatten
+from lm.refusal import Refusal
+from lm.weights import config
+
+# As transformers 5.23 writes them (tests/golden/make_logits.py), beside what is refused or silent.
+GPT2 = {
+    "activation_function": "gelu_new",
+    "add_cross_attention": False,
+    "architectures": ["GPT2LMHeadModel"],
+    "attn_pdrop": 0.1,
+    "bos_token_id": 0,
+    "dtype": "float32",
+    "embd_pdrop": 0.1,
+    "eos_token_id": 0,
+    "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05,
+    "model_type": "gpt2",
+    "n_embd": 24,
+    "n_head": 4,
+    "n_inner": None,
+    "n_layer": 3,
+    "n_positions": 13,
+    "pad_token_id": None,
+    "reorder_and_upcast_attn": False,
+    "resid_pdrop": 0.1,
+    "scale_attn_by_inverse_layer_idx": False,
+    "scale_attn_weights": True,
+    "summary_activation": None,
+    "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": True,
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "tie_word_embeddings": True,
+    "transformers_version": "5.23.0",
+    "use_cache": True,
+    "vocab_size": 61,
+}
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 1,
+    "dtype": "float32",
+    "eos_token_id": 2,
+    "head_dim": 8,
+    "hidden_act": "silu",
+    "hidden_size": 24,
+    "initializer_range": 0.02,
+    "intermediate_size": 40,
+    "max_position_embeddings": 13,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "pad_token_id": None,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"},
+    "tie_word_embeddings": False,
+    "transformers_version": "5.23.0",
+    "use_cache": True,
+    "vocab_size": 61,
+}
+without = lambda theirs, *names: {name: value for name, value in theirs.items() if name not in names}
+
+
+def read(theirs):
+    """Return the model fields of a config.json."""
+    return flatten(config.from_theirs(theirs).model)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "fields"),
+    [
+        (GPT2, {"family": "gpt2", "context": 13, "width": 24, "layers": 3, "heads": 4, "kv_heads": 4, "tied": True}),
+        (GPT2, {"feedforward_width": 96, "activation": "gelu_tanh", "vocabulary": 61, "norm_epsilon": 1e-5}),
+        (GPT2 | {"n_inner": 40, "activation_function": "gelu"}, {"feedforward_width": 40, "activation": "gelu"}),
+        (without(GPT2, "n_positions") | {"n_ctx": 17}, {"context": 17}),
+        (without(GPT2, "n_layer"), {"layers": 12}),
+        (LLAMA, {"family": "llama", "kv_heads": 2, "head_width": 8, "rotary_base": 500.0, "tied": False}),
+        (LLAMA | {"num_key_value_heads": None, "head_dim": None}, {"kv_heads": 4, "head_width": 6}),
+        (without(LLAMA, "rope_parameters"), {"rotary_base": 10000.0, "norm_epsilon": 1e-6}),
+        (without(LLAMA, "rope_parameters") | {"rope_theta": 7.0, "rope_scaling": None}, {"rotary_base": 7.0}),
+        (
+            without(LLAMA, "rope_parameters", "dtype") | {"torch_dtype": "bfloat16", "rope_theta": 9},
+            {"rotary_base": 9.0},
+        ),
+        (without(LLAMA, "architectures"), {"family": "llama"}),
+    ],
+)
+def test_fields_are_read(theirs, fields):
+    found = read(theirs)
+    assert {name: found[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize("theirs", [GPT2, LLAMA, GPT2 | {"n_inner": 40}, LLAMA | {"rope_theta": 7.0}])
+def test_there_and_back(theirs):
+    section = config.from_theirs(theirs).model
+    written = config.to_theirs(section)
+    assert config.from_theirs(written).model == section
+    derived = {"n_inner", "rope_theta"}  # written though Transformers would derive them, or for its older versions
+    assert {name: value for name, value in written.items() if name not in derived} == {
+        name: theirs[name] for name in written if name not in derived
+    }
+
+
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        ({}, "model_type is None: it must be one of"),
+        ({"model_type": "mamba"}, "model_type is 'mamba'"),
+        (GPT2 | {"architectures": ["GPT2ForTokenClassification"]}, "architectures is 'GPT2ForTokenClassification'"),
+        (GPT2 | {"scale_attn_weights": False}, "scale_attn_weights is False: only models with True"),
+        (
+            GPT2 | {"scale_attn_weihgts": True},
+            "scale_attn_weihgts is True.*did you mean 'scale_attn_weights'",
+        ),
+        (GPT2 | {"activation_function": "mish"}, "activation_function is 'mish': those read are gelu"),
+        (GPT2 | {"activation_function": ["gelu"]}, r"activation_function is \['gelu'\]"),
+        (GPT2 | {"n_embd": None}, "n_embd is null"),
+        (GPT2 | {"n_embd": "24"}, "model.width is '24': it must be at least 1"),
+        (GPT2 | {"n_head": 5}, "model.heads is 5: it must divide model.width"),
+        (GPT2 | {"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
+        (LLAMA | {"attention_bias": True}, "attention_bias is True"),
+        (LLAMA | {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_parameters is .*'yarn'"),
+        (LLAMA | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_parameters is .*'dynamic'"),
+        (LLAMA | {"rope_parameters": "default"}, "rope_parameters is 'default'"),
+        (LLAMA | {"rope_parameters": {"rope_theta": "x"}}, "rope_theta is 'x'"),
+        (LLAMA | {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        (LLAMA | {"architectures": "LlamaForCausalLM"}, "architectures is 'LlamaForCausalLM'"),
+    ],
+)
+def test_what_is_not_honoured_is_refused_by_its_name(theirs, words):
+    with pytest.raises(Refusal, match=words):
+        read(theirs)
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides", "words"),
+    [
+        ("gpt2", {"kv_heads": 2}, "model.kv_heads is 2: .* would hold 4"),
+        ("gpt2", {"kv_heads": 4, "positions": "rotary"}, "model.positions is 'rotary': .* would hold 'learned'"),
+        ("gpt2", {"kv_heads": 4, "wiring": "parallel"}, "model.wiring is 'parallel'"),
+        ("gpt2", {"kv_heads": 4, "value_embeddings": 1}, "model.value_embeddings is 1"),
+        ("llama", {"windows": (5, 0)}, r"model.windows is \(5, 0\)"),
+        ("llama", {"positions": "alibi"}, "model.positions is 'alibi'"),
+        ("llama", {"activation": "relu_squared", "attention_soft_cap": 5.0}, "model.attention_soft_cap is 5.0"),
+    ],
+)
+def test_what_a_layout_cannot_say_is_refused_by_our_name(tiny, family, overrides, words):
+    section = tiny(model__family=family, **{f"model__{name}": value for name, value in overrides.items()}).model
+    with pytest.raises(Refusal, match=words):
+        config.to_theirs(section)
