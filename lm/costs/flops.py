@@ -1,6 +1,7 @@
 """A config in; parameter count and FLOPs per token out."""
 
-_NORMS = {"pre": (2, 1), "post": (2, 0), "sandwich": (4, 1), "parallel": (1, 1)}  # in a block, after the last
+# Norms in a block, and after the last.
+_NORMS = {"pre": (2, 1), "post": (2, 0), "sandwich": (4, 1), "parallel": (1, 1), "parallel_norms": (2, 1)}
 
 
 def parameters(model) -> int:
@@ -10,9 +11,9 @@ def parameters(model) -> int:
       model: config.model, resolved and bound.
     """
     width, layers, wide = model.width, model.layers, model.feedforward_width
-    bias = 1 if model.bias else 0
-    query = width * model.heads * model.head_width + bias * model.heads * model.head_width
-    key_value = 2 * (width * model.kv_heads * model.head_width + bias * model.kv_heads * model.head_width)
+    bias, attention_bias = 1 if model.bias else 0, 1 if model.attention_bias else 0
+    query = (width + attention_bias) * model.heads * model.head_width
+    key_value = 2 * (width + attention_bias) * model.kv_heads * model.head_width
     out = model.heads * model.head_width * width + bias * width
     inward = (2 if model.gated else 1) * (width * wide + bias * wide)
     has_bias = bias if model.norm == "layer" else 0

@@ -1,8 +1,17 @@
 """Family name → its switches, published sizes and weight rows."""
 
-from lm.families import base, gpt2, llama
+from lm.families import base, gemma2, gemma3, gpt2, gpt_neox, llama, mistral, qwen2, qwen3
 
-FAMILIES = {"gpt2": gpt2, "llama": llama}
+FAMILIES = {
+    "gpt2": gpt2,
+    "gpt_neox": gpt_neox,
+    "llama": llama,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+}
 
 
 def switches(family: str) -> dict[str, object]:
