@@ -62,12 +62,6 @@ def test_help_says_what_it_does_with_an_example_and_lists_what_it_takes(door):
             ["--from=runs/a", "--to=b", "--dtype=int8"],
             "--dtype is 'int8': it must be one of float32, bfloat16, float16, q8_0.",
         ),
-        (
-            "weights",
-            ["--from=/nowhere", "--to=b"],
-            "'/nowhere' is not a PLACE: name the workdir of a run, a folder of Hugging Face's, or a .safetensors or .gguf "
-            "file.",
-        ),
         ("generate", ["--sample.seeds=3"], "there is no config field 'sample.seeds' (did you mean 'sample.seed'?)."),
     ],
 )
