@@ -40,9 +40,16 @@ def generate(
       watch: receives (index, new text) as it appears.
 
     Raises:
-      Refusal: a prompt that leaves no room in the context.
+      Refusal: a prompt that leaves no room in the context; or the model is none that continues text.
     """
     encoder, context = bundle.tokenizer, bundle.model.config.context
+    if bundle.model.config.architecture == "encoder" or bundle.model.config.head != "language":
+        raise Refusal(
+            f"model.architecture is {bundle.model.config.architecture!r} and model.head {bundle.model.config.head!r}: "
+            "text is continued by a decoder whose head gives logits of ids."
+        )
+    if encoder is None:
+        raise Refusal("the model has no tokenizer, so it reads no prompt: put its tokenizer.json beside its config.")
     is_answer = bundle.model.config.architecture == "encoder_decoder"
     rows: list[list[int]] = []
     for prompt in prompts:
