@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lm.config import head
 from lm.config.field import EITHER, FREE, Field, Rule, above, at_least, fraction, one_of
 from lm.families.catalog import switches
 from lm.refusal import Refusal
@@ -161,28 +162,7 @@ FIELDS = {
     "model.attention_bias": Field(
         None, "biases in the projections to queries, keys and values; unset: as bias", EITHER, kind=bool
     ),
-    "model.head": Field(
-        None,
-        "what the hidden states become",
-        one_of(
-            language="logits of ids",
-            masked="logits of ids after one more layer and norm, with a bias: Devlin et al. 2019",
-            classify="logits of labels: Devlin et al. 2019",
-            none="nothing",
-        ),
-        kind=str,
-    ),
-    "model.labels": Field(None, "classes of the head classify", at_least(1), kind=int),
-    "model.pooler": Field(
-        None,
-        "tanh of a layer of the hidden states, which the head classify reads; unset: with it, but in a decoder",
-        EITHER,
-        kind=bool,
-    ),
     "model.tied": Field(None, "the head shares the embedding's weights", EITHER, kind=bool),
-    "model.scaled_head": Field(
-        None, "hidden states are divided by √width before the head language: T5, with a tied head", EITHER, kind=bool
-    ),
     "model.scaled_embedding": Field(
         None, "embedded tokens are multiplied by √width: Vaswani et al. 2017, §3.4; Gemma", EITHER, kind=bool
     ),
@@ -224,7 +204,7 @@ FIELDS = {
     "model.unroll": Field(
         0, "blocks per iteration of the layer scan; 0: all on CPU and GPU, 1 on TPU", at_least(0), FREE
     ),
-}
+} | head.FIELDS
 
 # What the fields of rotary positions hold where positions are others.
 _WITHOUT_ROTARY = {
@@ -246,11 +226,8 @@ def fill(flat: dict[str, Any]) -> None:
                     f"{name} is {flat[name]!r}, but model.positions is {positions!r}: "
                     "it is for model.positions='rotary'."
                 )
-    # What a family has for the way it is else wired falls away with that.
-    given = lambda name: family[name] if flat[f"model.{name}"] is None else flat[f"model.{name}"]
-    is_scalable = given("tied") and given("head") == "language"
-    family |= {"scaled_head": family["scaled_head"] and is_scalable}
     family |= {"position_offset": family["position_offset"] if positions == "learned" else 0}
+    head.fill(flat, family)
     for name, value in family.items():
         if flat[f"model.{name}"] is None:
             flat[f"model.{name}"] = value
@@ -267,8 +244,6 @@ def fill(flat: dict[str, Any]) -> None:
         )
     if flat["model.architecture"] == "encoder_decoder" and flat["model.encoder_layers"] is None:
         flat["model.encoder_layers"] = flat["model.layers"]
-    if flat["model.pooler"] is None:
-        flat["model.pooler"] = flat["model.head"] == "classify" and flat["model.architecture"] != "decoder"
     width, heads = flat["model.width"], flat["model.heads"]
     if flat["model.head_width"] is None:
         if width % heads:
@@ -288,6 +263,7 @@ def check(flat: Mapping[str, Any]) -> None:
     if heads % kv_heads:
         raise Refusal(f"model.kv_heads is {kv_heads}: it must divide model.heads ({heads}).")
     _check_rotary(flat)
+    head.check(flat)
     if len(flat["model.windows"]) > layers:
         raise Refusal(
             f"model.windows is {flat['model.windows']}: it must have at most model.layers ({layers}) entries."
@@ -296,13 +272,6 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"model.value_embeddings is {flat['model.value_embeddings']}: it must be at most model.layers ({layers})."
         )
-    if (flat["model.labels"] is None) == (flat["model.head"] == "classify"):
-        raise Refusal(
-            f"model.labels is {flat['model.labels']}, but model.head is {flat['model.head']!r}: "
-            "'classify' needs labels, and no other head has them."
-        )
-    if flat["model.scaled_head"] and flat["model.head"] != "language":
-        raise Refusal(f"model.scaled_head is True, but model.head is {flat['model.head']!r}: it is for 'language'.")
     if flat["model.position_offset"] and flat["model.positions"] != "learned":
         raise Refusal(
             f"model.position_offset is {flat['model.position_offset']}, but model.positions is "
