@@ -1,6 +1,6 @@
 """Family name → its switches, published sizes and weight rows."""
 
-from lm.families import base, gemma2, gemma3, gpt2, gpt_neox, llama, mistral, qwen2, qwen3
+from lm.families import base, bert, gemma2, gemma3, gpt2, gpt_neox, llama, mistral, qwen2, qwen3, roberta, t5
 
 FAMILIES = {
     "gpt2": gpt2,
@@ -11,6 +11,9 @@ FAMILIES = {
     "qwen3": qwen3,
     "gemma2": gemma2,
     "gemma3": gemma3,
+    "bert": bert,
+    "roberta": roberta,
+    "t5": t5,
 }
 
 
