@@ -46,6 +46,16 @@ FIELDS = {
     "objective.z_loss": Field(
         0.0, "times log² of the softmax's denominator, added in training: Chowdhery et al. 2022 (1e-4)", at_least(0)
     ),
+    "objective.balance_loss": Field(
+        0.01,
+        "times the experts' load-balance loss, added in training: Fedus et al. 2021 (no effect without experts)",
+        at_least(0),
+    ),
+    "objective.router_z_loss": Field(
+        0.001,
+        "times log² of the router's denominator, added in training: Zoph et al. 2022 (no effect without experts)",
+        at_least(0),
+    ),
     "optimizer.name": Field(
         "adamw",
         "the update rule",
