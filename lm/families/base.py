@@ -53,6 +53,9 @@ from typing import Any, NamedTuple
 SWITCHES = {
     "architecture": "decoder",
     "wiring": "pre",
+    "experts": 0,
+    "experts_per_token": 2,
+    "router_normalized": True,
     "qk_norm": False,
     "attention_soft_cap": 0.0,
     "logits_soft_cap": 0.0,

@@ -1,8 +1,8 @@
 """Family name → its switches, published sizes and weight rows."""
 
-from lm.families import base, gpt2, llama
+from lm.families import base, gpt2, llama, mixtral, qwen3_moe
 
-FAMILIES = {"gpt2": gpt2, "llama": llama}
+FAMILIES = {"gpt2": gpt2, "llama": llama, "mixtral": mixtral, "qwen3_moe": qwen3_moe}
 
 
 def switches(family: str) -> dict[str, object]:

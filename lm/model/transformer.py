@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from lm.batch import Batch
@@ -27,12 +28,14 @@ class Output(NamedTuple):
     """hidden: `(B, T, D)`, normalised. unembed: `(D, V padded)`; logits are their product. cache: as given, filled.
 
     unembed_bias: `(V padded,)`, added to the logits, or None.
+    routing: moe.Routing of every layer (of an encoder's first), or None without experts.
     """
 
     hidden: Any
     unembed: Any
     cache: Any
     unembed_bias: Any = None
+    routing: Any = None
 
 
 def padded(vocabulary: int, multiple: int) -> int:
@@ -130,10 +133,10 @@ class Transformer(nn.Module):
         """
         c = self.config
         embed = Embed(c, self.constrain, name="embed")
-        memory = None
+        memory = routing = None
         if encoder is not None:
             mask = masks.packed(encoder.segments, is_causal=False)
-            hidden_BSD, _ = self._read(embed, encoder, mask, "encoder", train)
+            hidden_BSD, _, routing = self._read(embed, encoder, mask, "encoder", train)
             memory = hidden_BSD, encoder.segments
         is_encoder = c.architecture == "encoder"
         if cache is None:
@@ -142,12 +145,14 @@ class Transformer(nn.Module):
             mask = masks.cached(positions_BT, cache.key.shape[2])
         tokens = Tokens(inputs_BT, positions_BT, segments_BT)
         stack = "encoder" if is_encoder else "decoder"
-        hidden_BTD, cache = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
+        hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
+        if routing is not None:
+            more = jax.tree.map(lambda *layers: jnp.concatenate(layers), routing, more)
         unembed_DV = embed.table().T if c.tied else Head(c, name="head")()
-        return Output(hidden_BTD, unembed_DV, cache)
+        return Output(hidden_BTD, unembed_DV, cache, routing=more)
 
     def _read(self, embed, tokens: Tokens, mask, stack: str, train, types_BT=None, memory=None, cache=None):
-        """Return the hidden states after the stack of that name, and the cache."""
+        """Return the hidden states after the stack of that name, the cache, and the Routing or None."""
         c = self.config
         # The encoder of an encoder–decoder has positions of its own.
         is_memory = stack == "encoder" and c.architecture == "encoder_decoder"

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lm.objective.routing import routed
+
 
 class Logits(NamedTuple):
     """How hidden states become logits: hidden · unembed in `dtype`, capped; ids from `vocabulary` on are padding.
@@ -35,12 +37,14 @@ NO_EXTRAS = Extras()
 class Rows(NamedTuple):
     """Sums of each row, `(B,)`: of −log p(target), of weights, and of the weights of targets that are the likeliest id.
 
-    The last is counted only where it is asked for, and is 0 elsewhere.
+    `correct` is counted only where it is asked for, and is 0 elsewhere. routed: a routing.Routed, of a mixture of
+    experts.
     """
 
     nats: Any
     weights: Any
-    correct: Any
+    correct: Any = None
+    routed: Any = None
 
 
 def logits_of(model) -> Logits:
@@ -60,7 +64,7 @@ def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
       key: of training; None: to evaluate.
     """
     extras = NO_EXTRAS if key is None else Extras(section.label_smoothing, section.z_loss)
-    return cross_entropy(
+    sums = cross_entropy(
         out.hidden,
         out.unembed,
         targets_BT,
@@ -71,6 +75,7 @@ def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
         bias_V=out.unembed_bias,
         is_counting=key is None,
     )
+    return routed(sums, out.routing, section, key)
 
 
 def cross_entropy(
