@@ -1,7 +1,7 @@
 """The shapes of a model's parameters in; how many they are, and FLOPs per token, out.
 
-They are given as path → shape, of the model without the rows that pad its vocabulary (vocabulary_multiple of 1), so that
-whatever an option adds counts itself.
+They are given as path → shape, of the model without the rows that pad its vocabulary, so that whatever an option adds
+counts itself.
 """
 
 import math

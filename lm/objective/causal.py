@@ -5,7 +5,6 @@ import numpy as np
 from lm.batch import Batch
 from lm.objective import losses
 from lm.objective.base import Objective, Setting
-from lm.objective.routing import routed
 
 
 def causal(section, setting: Setting) -> Objective:
@@ -28,10 +27,6 @@ def causal(section, setting: Setting) -> Objective:
 
     def loss(forward, params, batch, key):
         out = forward(params, batch, key)
-        extras = losses.NO_EXTRAS if key is None else losses.Extras(section.label_smoothing, section.z_loss)
-        sums = losses.cross_entropy(
-            out.hidden, out.unembed, batch.targets, batch.weights, setting.logits, section.chunk_tokens, extras
-        )
-        return routed(sums, out.routing, section, key)
+        return losses.scored(out, batch.targets, batch.weights, setting.logits, section, key)
 
     return Objective(length=lambda context: context, shape=shape, loss=loss)

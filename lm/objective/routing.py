@@ -25,7 +25,7 @@ def routed(sums, routing, section, key):
     total is then a mean over tokens whatever rows stand together.
 
     Args:
-      sums: (sum of losses, sum of weights, rows: of −log p and of weights, `(B,)`, first).
+      sums: (sum of losses, sum of weights, losses.Rows).
       routing: of the Output, its arrays led by layers; or None.
       section: config.objective.
       key: of training; None: to evaluate.
@@ -33,7 +33,7 @@ def routed(sums, routing, section, key):
     if routing is None:
         return sums
     total, weight, rows = sums
-    weighed = lambda statistic_LB: jnp.sum(jnp.mean(statistic_LB, axis=0) * rows[1])
+    weighed = lambda statistic_LB: jnp.sum(jnp.mean(statistic_LB, axis=0) * rows.weights)
     found = Routed(
         balance=weighed(routing.balance),
         z=weighed(routing.z),
@@ -42,4 +42,4 @@ def routed(sums, routing, section, key):
     )
     if key is not None:
         total = total + section.balance_loss * found.balance + section.router_z_loss * found.z
-    return total, weight, (*rows, found)
+    return total, weight, rows._replace(routed=found)

@@ -4,17 +4,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
+from lm.config.data import LEARNED
 from lm.refusal import Refusal
 from lm.text import kinds, sentencepiece
 from lm.text.normalize import FORMS
-from lm.text.tokenizer import END, Tokenizer
+from lm.text.tokenizer import END, SENTINEL, Tokenizer, from_json, guarded, read_bytes, special_tokens
 
 # What is taken for the end of a text where data.end_token names nothing: the first of them that is a special token.
 ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]", "<|im_end|>")
@@ -35,8 +36,11 @@ def learn(section: Any, texts: Iterable[str]) -> Tokenizer:
     if form := FORMS[section.normalization]:
         inner.normalizer = normalizers.Sequence([form(), *filter(None, [inner.normalizer])])
     end = _end(inner, section)
+    if kind in LEARNED:
+        inner.add_special_tokens([*filter(None, [section.mask_token]), *map(SENTINEL.format, range(section.sentinels))])
+    _check_specials(inner, section, end)
     keep_unspelled(inner, f"data.tokenizer {section.tokenizer!r}")
-    return Tokenizer(inner, section.tokenizer, end)
+    return Tokenizer(inner, section.tokenizer, end, mask=section.mask_token)
 
 
 def reads_text(kind: str) -> bool:
@@ -48,45 +52,20 @@ def key(section: Any) -> str:
     """Return what a tokenizer depends on beside the training split: the section's words, and what a file holds."""
     kind, _, rest = section.tokenizer.partition(":")
     digest = hashlib.sha256(_read(rest)).hexdigest() if kind in ("file", "sentencepiece") else ""
-    return json.dumps([section.tokenizer, section.normalization, section.end_token, digest])
-
-
-def from_json(data: bytes) -> tokenizers.Tokenizer:
-    """Return the tokenizer of a tokenizer.json; what it says of cutting texts short, padding and chance does not hold.
-
-    Raises:
-      BaseException: anything, where the data is not that.
-    """
-    inner = tokenizers.Tokenizer.from_str(data.decode())
-    inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
-    inner.no_truncation()
-    inner.no_padding()
-    if isinstance(inner.model, tokenizers.models.BPE):
-        inner.model.dropout = None
-    return inner
+    specials = [[section.mask_token, section.sentinels]] if section.mask_token or section.sentinels else []
+    return json.dumps([section.tokenizer, section.normalization, section.end_token, digest, *specials])
 
 
 def _file(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
     """A tokenizer.json."""
-    return _made(path, "tokenizer.json", from_json)
+    return from_json(_read(path), f"data.tokenizer: {path}")
 
 
 def _sentencepiece(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
     """A .model of SentencePiece."""
-    return _made(
-        path, "SentencePiece model that can be followed", lambda data: sentencepiece.convert(sentencepiece.read(data))
-    )
-
-
-def _made(path: str, what: str, make: Callable[[bytes], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
     data = _read(path)
-    try:
-        return make(data)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic of the library's Rust is no Exception
-        words = " ".join(str(error).split()).rstrip(".")
-        raise Refusal(f"data.tokenizer: {path} is no {what} ({words}).") from None
+    complaint = f"data.tokenizer: {path} is no SentencePiece model that can be followed"
+    return guarded(lambda: sentencepiece.convert(sentencepiece.read(data)), complaint)
 
 
 KINDS = {
@@ -101,20 +80,12 @@ KINDS = {
 
 
 def _read(path: str) -> bytes:
-    try:
-        return Path(os.path.expanduser(path)).read_bytes()
-    except OSError as error:
-        raise Refusal(f"data.tokenizer: {path} cannot be read ({error.strerror}).") from None
-
-
-def special(inner: tokenizers.Tokenizer) -> list[str]:
-    """Return the spellings of the special tokens, by their ids."""
-    return [token.content for _, token in sorted(inner.get_added_tokens_decoder().items()) if token.special]
+    return read_bytes(Path(os.path.expanduser(path)), f"data.tokenizer: {path}")
 
 
 def _end(inner: tokenizers.Tokenizer, section: Any) -> str:
     """Return the spelling of the end-of-text token."""
-    names = special(inner)
+    names = special_tokens(inner)
     for name in (section.end_token,) if section.end_token else ENDS:
         if name in names:
             return name
@@ -122,6 +93,23 @@ def _end(inner: tokenizers.Tokenizer, section: Any) -> str:
         f"data.end_token is {section.end_token!r}: it must be a special token of data.tokenizer {section.tokenizer!r}, "
         f"which has {', '.join(map(repr, names)) or 'none'}."
     )
+
+
+def _check_specials(inner: tokenizers.Tokenizer, section: Any, end: str) -> None:
+    """Refuse a mask token or sentinels that the tokenizer of a file does not have."""
+    names = special_tokens(inner)
+    if section.mask_token == end:
+        raise Refusal(f"data.mask_token is {end!r}: that is the end-of-text token; name another.")
+    if section.mask_token and section.mask_token not in names:
+        raise Refusal(
+            f"data.mask_token is {section.mask_token!r}: it must be a special token of data.tokenizer "
+            f"{section.tokenizer!r}, which has {', '.join(map(repr, names))}."
+        )
+    if section.sentinels and (name := SENTINEL.format(section.sentinels - 1)) not in names:
+        raise Refusal(
+            f"data.sentinels is {section.sentinels}: data.tokenizer {section.tokenizer!r} has no special token "
+            f"{name!r}."
+        )
 
 
 def keep_unspelled(inner: tokenizers.Tokenizer, what: str) -> None:
@@ -135,7 +123,7 @@ def keep_unspelled(inner: tokenizers.Tokenizer, what: str) -> None:
     inner.encode_special_tokens = True
 
     def spelled() -> list[str]:
-        return [name for name in special(inner) if _is_one_token(inner, name)]
+        return [name for name in special_tokens(inner) if _is_one_token(inner, name)]
 
     if found := spelled():
         pattern = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in found)

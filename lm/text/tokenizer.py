@@ -3,17 +3,20 @@
 import array
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
 
 from lm import workdir
+from lm.config.data import LEARNED
 from lm.refusal import Refusal
 
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
+MASKS = ("[MASK]", "<mask>")  # what is taken for the mask token where no other is named
+SENTINEL = "<extra_id_{}>"  # the spelling of T5's (Raffel et al. 2020), from 0
 FILE = "tokenizer.json"
 _PUBLISHED = "published"  # folder, inside a tokenizer's own
 
@@ -24,14 +27,24 @@ _PUBLISHED = "published"  # folder, inside a tokenizer's own
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at most
-_CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
+_IDS = 1 << 24  # more than any vocabulary has
+_FILE = 50_000_000  # bytes at most; of those published the largest have 35 million
 
 
 class Specials(NamedTuple):
-    """Ids with a meaning of their own. size: largest id + 1. end: of the end-of-text token."""
+    """Ids with a meaning of their own.
+
+    size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
+    padding token, as T5's does, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
+    those after it, by their numbers. unwritten: ids that no text has: special tokens, and those of no token.
+    """
 
     size: int
     end: int
+    start: int = 0
+    mask: int | None = None
+    sentinels: tuple[int, ...] = ()
+    unwritten: tuple[int, ...] = ()
 
 
 class Tokenizer:
@@ -41,11 +54,19 @@ class Tokenizer:
     published: the texts of the files that it was published as, by their names; nothing where it is of our making.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str, published: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        kind: str,
+        end: str,
+        published: Mapping[str, str] | None = None,
+        mask: str = "",
+    ):
+        """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there."""
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
-        self._end = end
-        self._cut = kind.partition(":")[0] in _CUT_KINDS
+        self._end, self._mask = end, mask
+        self._cut = kind.partition(":")[0] in LEARNED
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
         self.end = inner.token_to_id(end)
@@ -54,7 +75,18 @@ class Tokenizer:
     @property
     def specials(self) -> Specials:
         """The ids that an objective may need."""
-        return Specials(self.size, self.end)
+        special = special_tokens(self._inner)
+        sentinels = itertools.takewhile(special.__contains__, map(SENTINEL.format, itertools.count()))
+        masks = [special[name] for name in ((self._mask,) if self._mask else MASKS) if name in special]
+        written = set(self._inner.get_vocab().values()) - set(special.values())
+        return Specials(
+            size=self.size,
+            end=self.end,
+            start=special.get("<pad>", self.end),
+            mask=masks[0] if masks else None,
+            sentinels=tuple(special[name] for name in sentinels),
+            unwritten=tuple(sorted(set(range(self.size)) - written)),
+        )
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
@@ -74,8 +106,9 @@ class Tokenizer:
         """
         pieces = [list(_pieces(text)) if self._cut else [text] for text in texts]
         ids, lengths = array.array("I"), []
+        encode = lambda some: self._inner.encode_batch_fast(some, add_special_tokens=False)
         for some in _batches(itertools.chain.from_iterable(pieces)):
-            for one in self._inner.encode_batch_fast(some, add_special_tokens=False):
+            for one in guarded(lambda some=some: encode(some), f"the tokenizer {self.kind!r} cannot cut a text"):
                 ids.fromlist(one.ids)  # the fastest way out of a list, which is the only way out of the library
                 lengths.append(len(one))
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
@@ -94,14 +127,18 @@ class Tokenizer:
         """Return the text of one token, for people to read; an id beyond the vocabulary is a `?`."""
         return self._end if index == self.end else self.decode([index]) if index < self.size else "?"
 
+    def spelled(self, index: int) -> str | None:
+        """Return how the vocabulary spells a token, special ones too; None where there is none."""
+        return self._inner.id_to_token(index)
+
     def to_json(self) -> str:
         """Return the tokenizer as the text of a tokenizer.json."""
         return self._inner.to_str()
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, a line for the kind and one for the end's spelling, and the published files."""
+        """Write `tokenizer.json`, the kind, the end's and the mask's spelling, a line each, and the published files."""
         workdir.write(folder / FILE, self.to_json())
-        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n")
+        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n{self._mask}\n")
         for name, text in self.published.items():
             workdir.write(folder / _PUBLISHED / name, text)
 
@@ -111,9 +148,66 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    kind, end, *_ = (folder / "kind.txt").read_text(encoding="utf-8").split("\n")
+    kind, end, mask = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", ""][:3]
     published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END, published)
+    return Tokenizer(from_json(read_bytes(path, str(path)), str(path)), kind, end or END, published, mask)
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """Return what a file of a tokenizer holds; `what` is it called.
+
+    Raises:
+      Refusal: it cannot be read, or is larger than any tokenizer is.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_FILE + 1)
+    except OSError as error:
+        raise Refusal(f"{what} cannot be read ({error.strerror}).") from None
+    if len(data) > _FILE:
+        raise Refusal(f"{what} has more than {_FILE:,} bytes, which no tokenizer has.")
+    return data
+
+
+def from_json(data: bytes, what: str) -> tokenizers.Tokenizer:
+    """Return the tokenizer of a tokenizer.json; what it says of cutting texts short, padding and chance does not hold.
+
+    Raises:
+      Refusal: the data is not that; `what` is it called.
+    """
+
+    def make() -> tokenizers.Tokenizer:
+        inner = tokenizers.Tokenizer.from_str(data.decode())
+        inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
+        if max(inner.get_vocab().values(), default=_IDS) >= _IDS:
+            raise ValueError(f"its ids are not from 0 to {_IDS - 1}")
+        return inner
+
+    inner = guarded(make, f"{what} is no {FILE}")
+    inner.no_truncation()
+    inner.no_padding()
+    if isinstance(inner.model, tokenizers.models.BPE):
+        inner.model.dropout = None
+    return inner
+
+
+def guarded(call: Callable[[], Any], complaint: str) -> Any:
+    """Return what a call of the tokenizers library gives; its errors become the complaint, and what they say.
+
+    Raises:
+      Refusal: it fails. A panic of its Rust is no Exception, and is caught too.
+    """
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, Refusal):
+        raise
+    except BaseException as error:
+        raise Refusal(f"{complaint} ({' '.join(str(error).split()).rstrip('.')[:200]}).") from None
+
+
+def special_tokens(inner: tokenizers.Tokenizer) -> dict[str, int]:
+    """Return the special tokens of a tokenizer by their ids' order: spelling → id."""
+    return {token.content: index for index, token in sorted(inner.get_added_tokens_decoder().items()) if token.special}
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:

@@ -35,9 +35,9 @@ def make_step(
     """
 
     def sums(params, batch, key):
-        total, weight, (nats_B, weights_B, *routed) = objective.loss(forward, params, batch, key)
-        parts = [_whole_and_parts(sums_B, batch.source, len(sources)) for sums_B in (nats_B, weights_B)]
-        return total, (weight, parts, routed)
+        total, weight, rows = objective.loss(forward, params, batch, key)
+        parts = [_whole_and_parts(sums_B, batch.source, len(sources)) for sums_B in (rows.nats, rows.weights)]
+        return total, (weight, parts, rows.routed)
 
     def gradient(params, batch, key):
         (total, (weight, parts, routed)), by_params = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
@@ -71,8 +71,8 @@ def make_step(
             metrics |= measures.noise(noise, squares.sum(), weight, section.accumulate)
         metrics |= measures.group_norms(section.group_norms, state.params, by_params, updates)
         metrics |= {f"train/{name}/loss": parts[0][part] / parts[1][part] for part, name in enumerate(sources, 1)}
-        for found in routed:
-            metrics |= measures.experts(found, weight)
+        if routed is not None:
+            metrics |= measures.experts(routed, weight)
         ema = state.ema
         if section.ema:
             count = state.step - state.skipped + 1

@@ -11,12 +11,12 @@ from lm.text.tokenizer import Tokenizer
 
 
 class Bundle(NamedTuple):
-    """A model to work with. config: resolved. model: its definition. params: arrays. tokenizer: its ids."""
+    """A model to work with. config: resolved. model: its definition. params: arrays. tokenizer: its ids, or None."""
 
     config: ml_collections.FrozenConfigDict
     model: Transformer
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
 
 def shapes(model: Transformer) -> Any:
@@ -25,6 +25,6 @@ def shapes(model: Transformer) -> Any:
 
 
 def counted(section: Any) -> dict[str, tuple[int, ...]]:
-    """Return path → shape of the parameters of a model section, without rows that pad the vocabulary: what costs count."""
+    """Return path → shape of a model section's parameters, without rows that pad the vocabulary: what costs count."""
     params = shapes(Transformer(ml_collections.FrozenConfigDict(section.to_dict() | {"vocabulary_multiple": 1})))
     return dict(zip(trees.paths(params), (leaf.shape for leaf in jax.tree.leaves(params)), strict=True))
