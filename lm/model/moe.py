@@ -172,7 +172,7 @@ def capacity(config, length: int) -> int:
 
 
 def _weighted(weights_BTK, answers_BTKD):
-    return jnp.einsum("btk,btkd->btd", weights_BTK, answers_BTKD, preferred_element_type=jnp.float32)
+    return jnp.sum(weights_BTK[..., None] * answers_BTKD.astype(jnp.float32), axis=2)
 
 
 # (config, hidden (B, T, D), Choice, who of the text takes which (B, T, E), Experts) → ((B, T, D), dropped (B,))

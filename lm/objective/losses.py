@@ -37,8 +37,8 @@ NO_EXTRAS = Extras()
 class Rows(NamedTuple):
     """Sums of each row, `(B,)`: of −log p(target), of weights, and of the weights of targets that are the likeliest id.
 
-    `correct` is counted only where it is asked for, and is 0 elsewhere. routed: a routing.Routed, of a mixture of
-    experts.
+    correct: is counted only where it is asked for, and is 0 elsewhere. routed: routing.Routed, sums of all rows; None
+    without experts.
     """
 
     nats: Any
@@ -54,6 +54,8 @@ def logits_of(model) -> Logits:
 
 def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
     """Return what `cross_entropy` does of a model's Output: in training with the section's extras, else counting.
+
+    And with what keeps experts in use, where the model has any.
 
     Args:
       out: the Output.

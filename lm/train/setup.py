@@ -28,6 +28,7 @@ from lm.parallel import rules
 from lm.refusal import Refusal
 from lm.train import state as states
 from lm.train.step import make_step
+from lm.weights.bundle import counted
 from lm.weights.place import Bundle, shapes
 
 
@@ -160,6 +161,7 @@ def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
 def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]:
     kind = jax.devices()[0].device_kind
     peak = devices.peak(kind)
+    leaves = counted(config.model)
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "grain")
     return {
         "finished": False,
@@ -171,8 +173,9 @@ def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]
         "devices": jax.device_count(),
         "mesh": dict(mesh.shape),
         "peak_flops_per_device": peak,
-        "parameters": flops.parameters(config.model),
-        "flops_per_token": flops.training_flops_per_token(config.model),
+        "parameters": flops.parameters(leaves),
+        **({"active_parameters": flops.active_parameters(config.model, leaves)} if config.model.experts else {}),
+        "flops_per_token": flops.training_flops_per_token(config.model, leaves),
         "tokens_per_step": config.data.batch_size * config.model.context,
         "vocabulary": config.model.vocabulary,
     }

@@ -23,8 +23,8 @@ _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 # Fields of ours that change no logits of given weights, or that their config does not have for every family.
 _OURS = (
-    r"^(context|vocabulary_multiple|init|init_std|zero_init|dispatch|expert_capacity|dropout|token_dropout|"
-    r"stochastic_depth|(\w+_)?dtype)$"
+    r"^(context|vocabulary_multiple|init|init_std|zero_init|dropout|token_dropout|stochastic_depth|(\w+_)?dtype|"
+    r"dispatch|expert_capacity)$"
 )
 
 

@@ -161,11 +161,11 @@ def test_many_micro_batches_are_summed_in_float32():
     """1024 rows that each ask for the same: in bfloat16, whose counting ends at 256, half of them would be lost."""
     section = defaults("train")
     section.accumulate = 512
-    loss = lambda forward, params, batch, key: (
-        jnp.sum(params["a"].astype("float32")) * batch.weights.sum(),
-        batch.weights.sum(),
-        Rows(batch.weights[:, 0], batch.weights[:, 0]),
-    )
+
+    def loss(forward, params, batch, key):
+        weights_B = batch.weights[:, 0]
+        return jnp.sum(params["a"].astype("float32")) * weights_B.sum(), weights_B.sum(), Rows(weights_B, weights_B)
+
     optimizer = optax.sgd(1.0)
     step = make_step(Objective(lambda context: context, None, loss), None, optimizer, lambda step: 1.0, 0, section)
     ids = np.ones((1024, 1), np.int32)
