@@ -57,7 +57,10 @@ class Embed(nn.Module):
 
     def __call__(self, inputs_BT):
         # Cast after the look-up, so that the gradient of a frequent id is summed in the parameters' dtype.
-        return self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+        vectors_BTD = self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+        if self.config.scaled_embedding:  # by √width in dtype, as Gemma rounds it
+            vectors_BTD = vectors_BTD * jnp.asarray(self.config.width**0.5, self.config.dtype)
+        return vectors_BTD
 
     def table(self):
         """Return the vectors, `(V padded, D)`."""
