@@ -15,11 +15,15 @@ from lm import command
 from lm.config.resolve import check_fields
 
 FROM = flags.DEFINE_string(
-    "from", None, "PLACE of the model: a run's workdir, or workdir@STEP; with :raw, not averaged", required=True
+    "from",
+    None,
+    "PLACE of the model: a run's workdir, or workdir@STEP, with :raw not averaged; a folder of Hugging Face's; "
+    "a .safetensors or .gguf file",
+    required=True,
 )
 PROMPT = flags.DEFINE_string("prompt", "", "text to continue; empty: begin a new text")
 JSON = flags.DEFINE_bool("json", False, "print one JSON object a sequence: text, tokens, logprobs, finish_reason")
-SAMPLE = command.define_sample()
+SAMPLE = command.define_section("sample", "how text is drawn")
 
 
 def main() -> None:

@@ -39,9 +39,13 @@ def generate(
       watch: receives (index, new text) as it appears.
 
     Raises:
-      Refusal: a prompt that leaves no room in the context.
+      Refusal: a prompt that leaves no room in the context; or the model is none that continues text.
     """
     encoder, context = bundle.tokenizer, bundle.model.config.context
+    if bundle.model.config.architecture == "encoder":
+        raise Refusal(f"the model is an encoder ({bundle.model.config.family}): it continues no text.")
+    if encoder is None:
+        raise Refusal("the model has no tokenizer, so it reads no prompt: put its tokenizer.json beside its config.")
     rows: list[list[int]] = []
     for prompt in prompts:
         ids = [int(i) for i in encoder.encode(prompt)] or [encoder.end]
