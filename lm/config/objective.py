@@ -7,7 +7,8 @@ from lm.config.data import LEARNED
 from lm.config.field import FREE, Field, at_least, fraction, one_of, within
 from lm.refusal import Refusal
 
-_ARCHITECTURES = {"causal": ("decoder",), "masked": ("encoder",)}
+_ARCHITECTURES = {"causal": ("decoder", "encoder_decoder"), "masked": ("encoder",)}
+USUAL = {"decoder": "causal", "encoder": "masked", "encoder_decoder": "causal"}  # of a model that says no objective
 
 FIELDS = {
     "objective.name": Field(

@@ -114,6 +114,17 @@ class Tokenizer:
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
         return np.frombuffer(ids, np.uint32), np.bincount(owners, lengths, len(pieces)).astype(np.int64)
 
+    def framed(self, ids: Iterable[int]) -> np.ndarray:
+        """Return the ids of a text in the frame that its tokenizer puts around one, such as [CLS] and [SEP].
+
+        One without a frame gets what stands around a record here: end-of-text.
+        """
+        one = self._inner.encode("a")
+        text = np.flatnonzero(np.asarray(one.special_tokens_mask) == 0)
+        before, after = one.ids[: text[0]], one.ids[text[-1] + 1 :]
+        frame = (before, after) if before or after else ([self.end], [self.end])
+        return np.asarray([*frame[0], *ids, *frame[1]], np.int32)
+
     def decode(self, ids: Iterable[int], after: Iterable[int] = ()) -> str:
         """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing.
 
