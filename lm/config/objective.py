@@ -33,7 +33,7 @@ def _are_denoisers(texts: tuple[str, ...]) -> bool:
         found = denoisers(texts)
     except ValueError:
         return False
-    is_one = lambda rate, length, weight: 0 < rate < 1 and (length == 0 or 1 <= length < math.inf) and 0 <= weight
+    is_one = lambda rate, length, weight: 0 < rate < 1 and (length == 0 or 1 <= length < math.inf) and weight >= 0
     return all(is_one(*one) for one in found) and 0 < sum(weight for *_, weight in found) < math.inf
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from lm.objective.pairs import Task
 from lm.text.tokenizer import Specials
 
-
 _FINE = 1 << 20  # steps of a share that is drawn: few enough that sums with it are exact
 
 
