@@ -114,7 +114,10 @@ def assembled(setting):
 
 @pytest.fixture(scope="session")
 def random_batch():
-    """Return a function: seed → a Batch of 8 rows of 13 tokens below 61, with records, padding and uneven weights."""
+    """Return a function: seed → a Batch of 8 rows of 13 tokens below 61, with records, padding and uneven weights.
+
+    For an encoder there are 11 tokens a row, some of whose records the decoder does not have, and the other way round.
+    """
     from lm.batch import Batch
 
     def make(seed=0):
@@ -123,6 +126,7 @@ def random_batch():
         segments = np.sort(generator.integers(1, 4, (8, 13), np.int32), axis=1)
         starts = np.array([np.searchsorted(row, row) for row in segments])
         is_text = np.arange(13)[None] < generator.integers(5, 14, (8, 1))
+        encoder_segments = np.sort(generator.integers(0, 5, (8, 11), np.int32), axis=1)[:, ::-1]
         return Batch(
             inputs=inputs * is_text,
             targets=targets * is_text,
@@ -130,6 +134,10 @@ def random_batch():
             segments=segments * is_text,
             positions=((np.arange(13)[None] - starts) * is_text).astype(np.int32),
             source=generator.integers(0, 3, 8, np.int32),
+            types=generator.integers(0, 2, (8, 13), np.int32),
+            encoder_inputs=generator.integers(0, 61, (8, 11), np.int32),
+            encoder_segments=np.ascontiguousarray(encoder_segments),
+            encoder_positions=np.broadcast_to(np.arange(11, dtype=np.int32), (8, 11)),
         )
 
     return make

@@ -71,11 +71,21 @@ FIELDS = {
         ),
         kind=str,
     ),
+    "model.position_offset": Field(
+        None, "rows of the table of learned positions before the first token's", at_least(0), kind=int
+    ),
     "model.rotary_base": Field(None, "base of the rotary wavelengths", above(1), kind=float),
     "model.relative_buckets": Field(32, "buckets of distances (relative positions)", at_least(2)),
     "model.relative_distance": Field(
         128, "distance from which on all share a bucket (relative positions)", at_least(2)
     ),
+    "model.token_types": Field(
+        None,
+        "kinds of token, such as the first and second of two texts, each with a vector; 0: none",
+        at_least(0),
+        kind=int,
+    ),
+    "model.embedding_norm": Field(None, "a norm before the first block", EITHER, kind=bool),
     "model.windows": Field(
         (),
         "tokens that attention sees back, its own included, layer by layer, repeated over the layers; 0: all; "
@@ -106,7 +116,28 @@ FIELDS = {
     ),
     "model.gated": Field(None, "feed-forward with a gate (GLU)", EITHER, kind=bool),
     "model.bias": Field(None, "biases in projections and layer norms", EITHER, kind=bool),
+    "model.head": Field(
+        None,
+        "what the hidden states become",
+        one_of(
+            language="logits of ids",
+            masked="logits of ids after one more layer and norm, with a bias: Devlin et al. 2019",
+            classify="logits of labels: Devlin et al. 2019",
+            none="nothing",
+        ),
+        kind=str,
+    ),
+    "model.labels": Field(None, "classes of the head classify", at_least(1), kind=int),
+    "model.pooler": Field(
+        None,
+        "tanh of a layer of the hidden states, which the head classify reads; unset: with it, but in a decoder",
+        EITHER,
+        kind=bool,
+    ),
     "model.tied": Field(None, "the head shares the embedding's weights", EITHER, kind=bool),
+    "model.scaled_head": Field(
+        None, "hidden states are divided by √width before the head language: T5, with a tied head", EITHER, kind=bool
+    ),
     "model.dropout": Field(0.0, "rate, after the embedding and after each branch", fraction()),
     "model.token_dropout": Field(0.0, "share of tokens whose embedding is zero in a training step", fraction()),
     "model.stochastic_depth": Field(
@@ -157,6 +188,11 @@ def fill(flat: dict[str, Any]) -> None:
             f"model.rotary_base is {flat['model.rotary_base']}, but model.positions is {positions!r}: "
             "it is for model.positions='rotary'."
         )
+    # What a family has for the way it is else wired falls away with that.
+    given = lambda name: family[name] if flat[f"model.{name}"] is None else flat[f"model.{name}"]
+    is_scalable = given("tied") and given("head") == "language"
+    family |= {"scaled_head": family["scaled_head"] and is_scalable}
+    family |= {"position_offset": family["position_offset"] if positions == "learned" else 0}
     for name, value in family.items():
         if flat[f"model.{name}"] is None:
             flat[f"model.{name}"] = value
@@ -171,6 +207,8 @@ def fill(flat: dict[str, Any]) -> None:
         )
     if flat["model.architecture"] == "encoder_decoder" and flat["model.encoder_layers"] is None:
         flat["model.encoder_layers"] = flat["model.layers"]
+    if flat["model.pooler"] is None:
+        flat["model.pooler"] = flat["model.head"] == "classify" and flat["model.architecture"] != "decoder"
     width, heads = flat["model.width"], flat["model.heads"]
     if flat["model.head_width"] is None:
         if width % heads:
@@ -197,7 +235,26 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"model.value_embeddings is {flat['model.value_embeddings']}: it must be at most model.layers ({layers})."
         )
+    if (flat["model.labels"] is None) == (flat["model.head"] == "classify"):
+        raise Refusal(
+            f"model.labels is {flat['model.labels']}, but model.head is {flat['model.head']!r}: "
+            "'classify' needs labels, and no other head has them."
+        )
+    if flat["model.scaled_head"] and flat["model.head"] != "language":
+        raise Refusal(f"model.scaled_head is True, but model.head is {flat['model.head']!r}: it is for 'language'.")
+    if flat["model.position_offset"] and flat["model.positions"] != "learned":
+        raise Refusal(
+            f"model.position_offset is {flat['model.position_offset']}, but model.positions is "
+            f"{flat['model.positions']!r}: it is for 'learned'."
+        )
+    if flat["model.token_types"] and flat["model.architecture"] == "encoder_decoder":
+        raise Refusal(
+            f"model.token_types is {flat['model.token_types']}: an encoder_decoder reads each text with a stack of its "
+            "own; set it to 0."
+        )
     buckets, farthest = flat["model.relative_buckets"], flat["model.relative_distance"]
+    if flat["model.positions"] == "relative" and flat["model.architecture"] != "decoder" and buckets < 4:
+        raise Refusal(f"model.relative_buckets is {buckets}: an encoder needs at least 4, two for keys after.")
     if flat["model.positions"] == "relative" and farthest <= buckets // 2:
         raise Refusal(f"model.relative_distance is {farthest}: it must be above half of the buckets ({buckets // 2}).")
     if flat["model.token_dropout"] and flat["model.value_embeddings"]:

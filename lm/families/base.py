@@ -56,6 +56,11 @@ SWITCHES = {
     "qk_norm": False,
     "attention_soft_cap": 0.0,
     "logits_soft_cap": 0.0,
+    "position_offset": 0,
+    "token_types": 0,
+    "embedding_norm": False,
+    "head": "language",
+    "scaled_head": False,
 }
 
 

@@ -44,8 +44,8 @@ class Rows(NamedTuple):
 
 
 def logits_of(model) -> Logits:
-    """Return how a model's logits come about; `model` is config.model, resolved and bound."""
-    return Logits(model.vocabulary, model.logits_dtype, model.logits_soft_cap)
+    """Return how a model's logits come about, of ids or of labels; `model` is config.model, resolved and bound."""
+    return Logits(model.labels or model.vocabulary, model.logits_dtype, model.logits_soft_cap)
 
 
 def scored(out, targets_BT, weights_BT, logits: Logits, section, key):

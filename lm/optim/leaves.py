@@ -13,7 +13,7 @@ BLOCK_MATRICES = r"/block/.*kernel$"
 
 # Path → (axes that number layers, axes that are a matrix's inputs); the rest are its outputs. No inputs: a vector.
 _AXES = (
-    (r"/block/attention/out/kernel$", (1, 2)),
+    (r"/block/(cross_)?attention/out/kernel$", (1, 2)),
     (BLOCK_MATRICES, (1, 1)),
     (r"/block/", (1, 0)),
     (r"values/embedding$", (0, 2)),  # tables and ids are its rows

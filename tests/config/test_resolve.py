@@ -302,7 +302,7 @@ def test_families_fill_the_switches_left_unset(family):
         assert config.model[name] == value
     assert FAMILIES[family].SWITCHES.items() <= switches(family).items()
     unset = {name for name, value in config.model.items() if value is None}
-    assert unset <= {"rotary_base", "vocabulary", "encoder_layers"}
+    assert unset <= {"rotary_base", "vocabulary", "encoder_layers", "labels"}
     turned = resolve(given({"model.family": family, "model.bias": not FAMILIES[family].SWITCHES["bias"]}))
     assert turned.model.bias is not config.model.bias
 
