@@ -15,7 +15,9 @@ _ARCHITECTURES = {
     "span": ("encoder_decoder", "decoder"),
     "mixture": ("encoder_decoder", "decoder"),
     "seq2seq": ("encoder_decoder", "decoder"),
+    "classify": ("encoder", "decoder"),
 }
+USUAL = {"decoder": "causal", "encoder": "masked", "encoder_decoder": "span"}  # of a model that says no objective
 _SENTINELS = 100  # as many as T5's vocabulary has
 
 
@@ -48,6 +50,7 @@ FIELDS = {
             span="spans that are cut out, from the text around them: Raffel et al. 2020",
             mixture="the same, cut out in one of several ways: UL2, Tay et al. 2022",
             seq2seq="the target of a pair of texts, from its input",
+            classify="which of objective.labels a pair's target is, from its input",
         ),
     ),
     "objective.chunk_tokens": Field(4096, "most tokens whose logits exist at once", at_least(1), FREE),
@@ -72,18 +75,29 @@ FIELDS = {
         ),
         element=str,
     ),
+    "objective.labels": Field(
+        (),
+        "texts that name the classes of classify",
+        Rule("texts, none empty, none twice", lambda texts: all(texts) and len(set(texts)) == len(texts)),
+        element=str,
+    ),
     "objective.prefix": Field(False, "seq2seq with a decoder: all of the input is seen from everywhere in it", EITHER),
 }
 
 
 def fill(flat: dict[str, Any]) -> None:
-    """Ask a tokenizer that is learned for the tokens that the objective needs; that of a file has them or not."""
+    """Ask a tokenizer that is learned for the tokens that the objective needs, and the model for its head."""
     is_learned = flat["data.tokenizer"].partition(":")[0] in LEARNED
     needed = flat["objective.name"] if is_learned else None
     if flat["data.mask_token"] is None:
         flat["data.mask_token"] = "[MASK]" if needed == "masked" else ""
     if flat["data.sentinels"] is None:
         flat["data.sentinels"] = _SENTINELS if needed in ("span", "mixture") else 0
+    if flat["objective.name"] == "classify" and flat["objective.labels"]:
+        if flat["model.head"] is None:
+            flat["model.head"] = "classify"
+        if flat["model.labels"] is None:
+            flat["model.labels"] = len(flat["objective.labels"])
 
 
 def check(flat: Mapping[str, Any]) -> None:
@@ -92,6 +106,10 @@ def check(flat: Mapping[str, Any]) -> None:
     if architecture not in (allowed := _ARCHITECTURES[name]):
         raise Refusal(
             f"objective.name is {name!r}, but model.architecture is {architecture!r}: it needs {' or '.join(allowed)}."
+        )
+    if (labels := len(flat["objective.labels"])) and labels != flat["model.labels"]:
+        raise Refusal(
+            f"objective.labels has {labels} texts, but model.labels is {flat['model.labels']}: leave that unset."
         )
     if flat["objective.prefix"] and (name != "seq2seq" or architecture != "decoder"):
         raise Refusal(

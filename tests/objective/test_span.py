@@ -1,5 +1,7 @@
 """Spans: the published counts, the text that comes back, records and special tokens left alone, rows of one shape."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -32,7 +34,9 @@ def goal_of(tiny, setting):
 
 def _texts(window):
     """Return the tokens of each of a window's segments but its end-of-text."""
-    found = [window.ids[(window.segments == number) & (window.ids != 0)] for number in range(1, window.segments.max() + 1)]
+    found = [
+        window.ids[(window.segments == number) & (window.ids != 0)] for number in range(1, window.segments.max() + 1)
+    ]
     return [text.tolist() for text in found if len(text)]
 
 
@@ -53,7 +57,9 @@ def _restored(given, wanted):
 
 def _tasks(row, architecture):
     """Return (given, wanted) of each segment of a row."""
-    for number in range(1, max(row.segments.max(), 0 if row.encoder_segments is None else row.encoder_segments.max()) + 1):
+    for number in range(
+        1, max(row.segments.max(), 0 if row.encoder_segments is None else row.encoder_segments.max()) + 1
+    ):
         here = row.segments == number
         if architecture == "encoder_decoder":
             given = row.encoder_inputs[row.encoder_segments == number]
@@ -82,24 +88,31 @@ def test_the_text_comes_back(goal_of, random_window, architecture, case, seed, s
     window = random_window(tokens, seed, is_full)
     row = goal.shape(window, (seed, sample))
     tasks = list(_tasks(row, architecture))
-    for given, wanted in tasks:
-        assert 0 not in wanted[:-1] and (not given or given[0] not in SENTINELS)
+    assert all(0 not in wanted[:-1] and (not text or text[0] not in SENTINELS) for text, wanted in tasks)
     texts, restored = _texts(window), [_restored(*task)[0] for task in tasks]
     if architecture == "decoder":
         texts = [text for text in texts if len(text) > 1]  # of a single token nothing can be predicted
     lost = sum(map(len, texts)) - sum(map(len, restored))
     assert 0 <= lost <= 0.3 * tokens  # the last tokens of many short records may not fit
-    whole, back = [sum(some, []) for some in (texts, restored)]
+    whole, back = [list(itertools.chain(*some)) for some in (texts, restored)]
     assert back == whole[: len(back)]
     assert [len(text) for text in restored[:-1]] == [len(text) for text in texts[: len(restored) - 1]]
     equal = lambda one, two: all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(two)))
     assert equal(row, goal.shape(window, (seed, sample)))
-    assert len(back) < 20 or not all(equal(row, goal.shape(window, (seed, sample + 1 + n))) for n in range(9))
     empty = goal.shape(random_window(tokens, 0)._replace(segments=np.zeros(tokens, np.int32)), (0, 0))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), row) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), empty
     )
     assert not empty.weights.any()
+
+
+@pytest.mark.parametrize("architecture", ["encoder_decoder", "decoder"])
+@pytest.mark.parametrize("case", CASES)
+def test_other_keys_give_other_rows(goal_of, architecture, case):
+    goal = goal_of(architecture, case)
+    window = _whole(goal.length(37) + 1, 0)
+    found = {goal.shape(window, key).targets.tobytes() for key in [(0, n) for n in range(20)] + [(1, 0)]}
+    assert len(found) > 10
 
 
 def _whole(tokens, seed):
@@ -120,13 +133,11 @@ def test_a_record_fills_the_rows_as_published(goal_of, setting, tiny, context, r
         objective__name="span", objective__noise_rate=rate, objective__noise_length=length,
     )  # fmt: skip
     here = setting(config.model)
-    goal = objective(
-        config.objective, here._replace(specials=here.specials._replace(sentinels=tuple(range(200, 400))))
-    )
+    goal = objective(config.objective, here._replace(specials=here.specials._replace(sentinels=tuple(range(200, 400)))))
 
     def published(tokens):
-        noisy = int(round(tokens * rate))
-        spans = int(round(noisy / length))
+        noisy = round(tokens * rate)
+        spans = round(noisy / length)
         return tokens - noisy + spans + 1, noisy + spans + 1
 
     tokens = context
@@ -153,7 +164,7 @@ def test_counts_and_lengths_are_as_asked(goal_of):
 
 @pytest.mark.parametrize(("is_alone", "masks"), [(True, 4), (False, 10)])
 def test_all_masks_of_a_short_text_are_equally_likely(is_alone, masks):
-    """Two noise tokens of seven in two spans, text first: alone, noise last, there are four; else 6·5/2 − 5 in a row."""
+    """Two noise tokens of seven in two spans, text first: alone, noise last, there are 4; else 6·5/2 − 5."""
     generator = np.random.default_rng(0)
     found = {}
     for _ in range(1000 * masks):
@@ -173,8 +184,8 @@ def test_short_records_have_their_share(goal_of, random_window):
     for seed in range(600):
         window = random_window(tokens, seed)
         texts = _texts(window)
-        for given, wanted in _tasks(goal.shape(window, (1, seed)), "encoder_decoder"):
-            text, lengths = _restored(given, wanted)
+        for task in _tasks(goal.shape(window, (1, seed)), "encoder_decoder"):
+            text, lengths = _restored(*task)
             noisy, kept = noisy + sum(lengths), kept + len(text)
         total += sum(map(len, texts))
     assert noisy / total == pytest.approx(0.15, abs=0.015) and kept / total > 0.96
@@ -185,10 +196,10 @@ def test_a_mixture_draws_every_denoiser_as_often_as_it_weighs(goal_of):
     goal = goal_of("encoder_decoder", "mixture", objective__denoisers=tuple(found))
     tokens = goal.length(37) + 1
     for seed in range(1000):
-        ((given, wanted),) = _tasks(goal.shape(_whole(tokens, seed), (2, seed)), "encoder_decoder")
-        _, lengths = _restored(given, wanted)
+        ((text, wanted),) = _tasks(goal.shape(_whole(tokens, seed), (2, seed)), "encoder_decoder")
+        _, lengths = _restored(text, wanted)
         if lengths == [round(0.25 * tokens)]:
-            assert given[-1] == SENTINELS[0]  # one span, at the end
+            assert text[-1] == SENTINELS[0]  # one span, at the end
             found["0.25:end=1"] += 1
         else:
             assert sum(lengths) == round(0.15 * tokens)
@@ -201,9 +212,9 @@ def test_records_of_one_segment_share_its_sentinels(goal_of, random_window):
     window = random_window(goal.length(37) + 1, 4)
     assert window.segments.max() > 1
     row = goal.shape(window._replace(segments=np.ones_like(window.segments)), (0, 0))
-    given = row.encoder_inputs[row.encoder_segments == 1][:-1].tolist()
-    assert row.encoder_segments.max() == 1 and 0 in given
-    text, _ = _restored(given, row.targets[row.segments == 1].tolist())
+    read = row.encoder_inputs[row.encoder_segments == 1][:-1].tolist()
+    assert row.encoder_segments.max() == 1 and 0 in read
+    text, _ = _restored(read, row.targets[row.segments == 1].tolist())
     whole = window.ids[np.flatnonzero(window.ids)[0] :].tolist()
     assert text == whole[: len(text)] and len(text) > 30
 
