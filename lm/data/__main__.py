@@ -38,7 +38,7 @@ def main() -> None:
     tokens = store.open_store(config.data, print, start.tokenizer(config))
     store.verify(tokens)
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer.specials))
+    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer))
     train = windows.planned(tokens.parts, "train", config.data, goal.length(config.model.context))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")

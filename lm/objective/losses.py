@@ -80,6 +80,13 @@ def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
     return routed(sums, out.routing, section, key)
 
 
+def chosen(out, targets_BT, weights_BT, count: int):
+    """Return an Output, targets and weights at the `count` weightiest places of each row: the others need no logits."""
+    weights, places = jax.lax.top_k(weights_BT, count)
+    hidden = jnp.take_along_axis(out.hidden, places[..., None], axis=1)
+    return out._replace(hidden=hidden), jnp.take_along_axis(targets_BT, places, axis=1), weights
+
+
 def cross_entropy(
     hidden_BTD,
     unembed_DV,

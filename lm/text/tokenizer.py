@@ -35,13 +35,15 @@ class Specials(NamedTuple):
     """Ids with a meaning of their own.
 
     size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
-    padding token, as T5's does, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
+    padding token, as T5's does, or else the end. first: what stands before a text that an encoder classifies: [CLS] or
+    <s>, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
     those after it, by their numbers. unwritten: ids that no text has: special tokens, and those of no token.
     """
 
     size: int
     end: int
     start: int = 0
+    first: int = 0
     mask: int | None = None
     sentinels: tuple[int, ...] = ()
     unwritten: tuple[int, ...] = ()
@@ -83,6 +85,7 @@ class Tokenizer:
             size=self.size,
             end=self.end,
             start=special.get("<pad>", self.end),
+            first=special.get("[CLS]", special.get("<s>", self.end)),
             mask=masks[0] if masks else None,
             sentinels=tuple(special[name] for name in sentinels),
             unwritten=tuple(sorted(set(range(self.size)) - written)),
