@@ -136,7 +136,6 @@ def fill(flat: dict[str, Any]) -> None:
 
 def check(flat: Mapping[str, Any]) -> None:
     """Refuse sources without the objective's unit, and a mixture that has no meaning, or no short cycle."""
-    _check_unit(flat)
     mixture, rule = flat["data.mixture"], FIELDS["data.source"].rule
     names = [name for name, _ in split(mixture)]
     for name in names:
@@ -156,6 +155,7 @@ def check(flat: Mapping[str, Any]) -> None:
             f"data.mixture is {mixture}: its shares come out even only after {cycle:,} samples; "
             f"round its numbers so that it is at most {LONGEST_CYCLE:,}."
         )
+    _check_unit(flat)
 
 
 def _check_unit(flat: Mapping[str, Any]) -> None:

@@ -126,8 +126,8 @@ def _records(folder: Path, split: str, fields: Mapping[str, str]) -> Iterator[Re
                 have = ", ".join(features)
                 raise Refusal(f"data.source: {folder} has no feature {name!r} ({option}) among {have}.")
         for number, row in enumerate(_rows(rows), 1):
-            plain = {name: _plain(features[name], value) for name, value in row.items() if name in fields.values()}
-            if texts := texts_of(plain, f"{folder}, {split} record {number}", fields):
+            row |= {name: _plain(features[name], row[name]) for name in fields.values()}
+            if texts := texts_of(row, f"{folder}, {split} record {number}", fields):
                 count += 1
                 yield Record(f"{split}:{number}", *texts)
     except (RuntimeError, ValueError, IndexError, OSError) as error:
