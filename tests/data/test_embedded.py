@@ -85,7 +85,7 @@ in lines.
 x = 3  # beside code
 
 class Some:
-    """One line alone, and long enough to tell what it is."""
+    """One line alone, and long enough to tell what kind it is of."""
 
     def deep(self, argument):
         """Line one
@@ -95,7 +95,7 @@ class Some:
 
             More.
             """
-            return [argument + 'quoted' for number in range(10)]  # gone
+            return [argument + 'quoted' for n in range(10)]  # gone
         return inner()
 
 async def short():
@@ -112,13 +112,11 @@ def test_summaries_are_the_first_lines_of_docstrings_and_inputs_the_rest():
 
 def test_kinds_are_those_of_passages_long_enough_to_tell():
     comment = "A comment that is long enough to tell\nthat it is a comment, of two lines"
-    code = (
-        "def deep(self, argument):\n\n    def inner():\n        return [argument + 'quoted' for number in range(10)]\n"
-    )
+    code = "def deep(self, argument):\n\n    def inner():\n        return [argument + 'quoted' for n in range(10)]\n"
     assert sorted(embedded._kinds("m.py", MODULE)) == [
         Record("m.py#code:13", code + "    return inner()", "code", "m.py"),
         Record("m.py#comment:7", comment, "comment", "m.py"),
-        Record("m.py#docstring:11", "One line alone, and long enough to tell what it is.", "docstring", "m.py"),
+        Record("m.py#docstring:11", "One line alone, and long enough to tell what kind it is of.", "docstring", "m.py"),
         Record("m.py#docstring:14", "Line one\ngoes on at once, which PEP 257 does not have.", "docstring", "m.py"),
     ]
 
@@ -127,7 +125,7 @@ def test_kinds_are_those_of_passages_long_enough_to_tell():
 def test_pairs_are_in_the_same_order_every_time_and_of_their_modules(library, part):
     records = list(embedded.embedded(part, SECTION).records())
     assert records == list(embedded.embedded(part, SECTION).records())
-    assert len({record.id for record in records}) == len(records) > 10
+    assert len({record.id for record in records}) == len(records) > 4
     assert all(record.text.strip() and record.target.strip() for record in records)
     assert {"ast.py", "json/decoder.py"} <= {record.document for record in records} < set(SOME)
     assert all(record.id.startswith(f"{record.document}#") for record in records)
