@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 from lm.refusal import Refusal
 from lm.text import kinds, sentencepiece
 from lm.text.normalize import FORMS
-from lm.text.tokenizer import END, Tokenizer
+from lm.text.tokenizer import END, Tokenizer, from_json, guarded, read_bytes
 
 # What is taken for the end of a text where data.end_token names nothing: the first of them that is a special token.
 ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]", "<|im_end|>")
@@ -51,42 +51,16 @@ def key(section: Any) -> str:
     return json.dumps([section.tokenizer, section.normalization, section.end_token, digest])
 
 
-def from_json(data: bytes) -> tokenizers.Tokenizer:
-    """Return the tokenizer of a tokenizer.json; what it says of cutting texts short, padding and chance does not hold.
-
-    Raises:
-      BaseException: anything, where the data is not that.
-    """
-    inner = tokenizers.Tokenizer.from_str(data.decode())
-    inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
-    inner.no_truncation()
-    inner.no_padding()
-    if isinstance(inner.model, tokenizers.models.BPE):
-        inner.model.dropout = None
-    return inner
-
-
 def _file(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
     """A tokenizer.json."""
-    return _made(path, "tokenizer.json", from_json)
+    return from_json(_read(path), f"data.tokenizer: {path}")
 
 
 def _sentencepiece(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
     """A .model of SentencePiece."""
-    return _made(
-        path, "SentencePiece model that can be followed", lambda data: sentencepiece.convert(sentencepiece.read(data))
-    )
-
-
-def _made(path: str, what: str, make: Callable[[bytes], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
     data = _read(path)
-    try:
-        return make(data)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic of the library's Rust is no Exception
-        words = " ".join(str(error).split()).rstrip(".")
-        raise Refusal(f"data.tokenizer: {path} is no {what} ({words}).") from None
+    complaint = f"data.tokenizer: {path} is no SentencePiece model that can be followed"
+    return guarded(lambda: sentencepiece.convert(sentencepiece.read(data)), complaint)
 
 
 KINDS = {
@@ -101,10 +75,7 @@ KINDS = {
 
 
 def _read(path: str) -> bytes:
-    try:
-        return Path(os.path.expanduser(path)).read_bytes()
-    except OSError as error:
-        raise Refusal(f"data.tokenizer: {path} cannot be read ({error.strerror}).") from None
+    return read_bytes(Path(os.path.expanduser(path)), f"data.tokenizer: {path}")
 
 
 def special(inner: tokenizers.Tokenizer) -> list[str]:

@@ -3,9 +3,9 @@
 import array
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -24,6 +24,8 @@ _PUBLISHED = "published"  # folder, inside a tokenizer's own
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at most
+_IDS = 1 << 24  # more than any vocabulary has
+_FILE = 50_000_000  # bytes at most; of those published the largest have 35 million
 _CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 
@@ -74,8 +76,9 @@ class Tokenizer:
         """
         pieces = [list(_pieces(text)) if self._cut else [text] for text in texts]
         ids, lengths = array.array("I"), []
+        encode = lambda some: self._inner.encode_batch_fast(some, add_special_tokens=False)
         for some in _batches(itertools.chain.from_iterable(pieces)):
-            for one in self._inner.encode_batch_fast(some, add_special_tokens=False):
+            for one in guarded(lambda some=some: encode(some), f"the tokenizer {self.kind!r} cannot cut a text"):
                 ids.fromlist(one.ids)  # the fastest way out of a list, which is the only way out of the library
                 lengths.append(len(one))
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
@@ -93,6 +96,10 @@ class Tokenizer:
     def token(self, index: int) -> str:
         """Return the text of one token, for people to read; an id beyond the vocabulary is a `?`."""
         return self._end if index == self.end else self.decode([index]) if index < self.size else "?"
+
+    def spelled(self, index: int) -> str | None:
+        """Return how the vocabulary spells a token, special ones too; None where there is none."""
+        return self._inner.id_to_token(index)
 
     def to_json(self) -> str:
         """Return the tokenizer as the text of a tokenizer.json."""
@@ -113,7 +120,59 @@ def load(folder: Path) -> Tokenizer:
         raise Refusal(f"there is no tokenizer at {path}.")
     kind, end, *_ = (folder / "kind.txt").read_text(encoding="utf-8").split("\n")
     published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), kind, end or END, published)
+    return Tokenizer(from_json(read_bytes(path, str(path)), str(path)), kind, end or END, published)
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """Return what a file of a tokenizer holds; `what` is it called.
+
+    Raises:
+      Refusal: it cannot be read, or is larger than any tokenizer is.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_FILE + 1)
+    except OSError as error:
+        raise Refusal(f"{what} cannot be read ({error.strerror}).") from None
+    if len(data) > _FILE:
+        raise Refusal(f"{what} has more than {_FILE:,} bytes, which no tokenizer has.")
+    return data
+
+
+def from_json(data: bytes, what: str) -> tokenizers.Tokenizer:
+    """Return the tokenizer of a tokenizer.json; what it says of cutting texts short, padding and chance does not hold.
+
+    Raises:
+      Refusal: the data is not that; `what` is it called.
+    """
+
+    def make() -> tokenizers.Tokenizer:
+        inner = tokenizers.Tokenizer.from_str(data.decode())
+        inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
+        if max(inner.get_vocab().values(), default=_IDS) >= _IDS:
+            raise ValueError(f"its ids are not from 0 to {_IDS - 1}")
+        return inner
+
+    inner = guarded(make, f"{what} is no {FILE}")
+    inner.no_truncation()
+    inner.no_padding()
+    if isinstance(inner.model, tokenizers.models.BPE):
+        inner.model.dropout = None
+    return inner
+
+
+def guarded(call: Callable[[], Any], complaint: str) -> Any:
+    """Return what a call of the tokenizers library gives; its errors become the complaint, and what they say.
+
+    Raises:
+      Refusal: it fails. A panic of its Rust is no Exception, and is caught too.
+    """
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, Refusal):
+        raise
+    except BaseException as error:
+        raise Refusal(f"{complaint} ({' '.join(str(error).split()).rstrip('.')[:200]}).") from None
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:

@@ -1,0 +1,242 @@
+"""A GGUF file's metadata in, the config.json that says the same out; and back. The rows are in gguf_names.py."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm.refusal import Refusal
+from lm.weights.gguf_names import FORMS, NEUTRAL, SILENT, Form
+
+ROTARY = "rope_freqs.weight"  # by what Llama 3 divides each frequency
+
+_HEAD = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+_SCALING = "rope.scaling."
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # of all that Meta published
+_LLAMA3_TEXT = 8192  # tokens that they were trained on first
+_UNSAID = re.compile(
+    r"_?name_or_path|architectures|model_type|transformers_version|(torch_)?dtype|use_cache|\w+_token_id|"
+    r"\w*dropout|initializer_range|pretraining_tp|max_window_layers|router_\w+|output_router_logits|summary_\w+|"
+    r"\w+_pdrop|reorder_and_upcast_attn|n_ctx|tie_word_embeddings|vocab_size|cache_implementation|"
+    r"use_bidirectional_attention|_sliding_window_pattern"
+)
+
+
+def read(path: Path, metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> tuple[Form, dict[str, Any]]:
+    """Return the form of a file, and config.json as Transformers would write it for the model in it.
+
+    Args:
+      path: of the file, for the sentences.
+      metadata: as the scan has it.
+      shapes: of the tensors, by their names in the file.
+
+    Raises:
+      Refusal: it is of an architecture that is not supported, or what it says cannot be or be followed.
+    """
+    kind, said = _kind(path, metadata)
+    form = FORMS[kind]
+    config: dict[str, Any] = {"model_type": kind}
+    said.setdefault("attention.head_count_kv", said.get("attention.head_count"))
+    for field in form.fields:
+        value = said.pop(field.key, field.absent)
+        if not _can_be(value, field.is_number):
+            _refuse(path, f"{form.architecture}.{field.key} is {value!r}")
+        config[field.attribute] = _shortest(value) if field.is_number else value
+    said.pop("attention.head_count_kv", None)
+    if _layers(config) > len(shapes):
+        _refuse(path, f"{form.architecture}.block_count is {_layers(config)}, and it has {len(shapes)} tensors")
+    config |= form.fixed | {"vocab_size": _vocabulary(path, said, shapes)}
+    config["tie_word_embeddings"] = form.is_tied or "output.weight" not in shapes
+    if "rope_theta" in config:
+        config["head_dim"] = _head(path, config, said)
+        config["rope_scaling"] = _scaling(path, said)
+    if form.windows:
+        config["layer_types"] = _kinds_of_layers(form, config)
+        config["query_pre_attn_scalar"] = _scale(form, config)
+    for key, value in said.items():
+        if key not in SILENT and (key not in NEUTRAL or value != NEUTRAL[key]):
+            _refuse(path, f"it says {form.architecture}.{key} = {str(value)[:60]}, which cannot be followed")
+    return form, config
+
+
+def rotary(path: Path, config: dict[str, Any], factors: np.ndarray) -> dict[str, Any]:
+    """Return `rope_scaling` for a file that has ROTARY, its factors `(head width / 2,)`.
+
+    Raises:
+      Refusal: they are not those of a model of Llama 3.
+    """
+    for text in (_LLAMA3_TEXT, config["max_position_embeddings"]):
+        scaling = {
+            "rope_type": "llama3",
+            "factor": _shortest(float(factors.max())),
+            **_LLAMA3,
+            "original_max_position_embeddings": text,
+        }
+        ours = divisors(scaling, config["rope_theta"], config["head_dim"])
+        if ours.shape == factors.shape and np.allclose(ours, factors, rtol=1e-5, atol=0):
+            return scaling
+    _refuse(path, f"its {ROTARY} is not of the form that Llama 3 scales rotary positions by")
+
+
+def divisors(scaling: Mapping[str, Any], base: float, width: int) -> np.ndarray:
+    """Return by what Llama 3 divides each of the `(width / 2,)` frequencies (transformers, _compute_llama3_parameters).
+
+    Frequencies that turn `high_freq_factor` times and more over the original length stay, those that turn less than
+    `low_freq_factor` times are divided by `factor`, those between by something between.
+    """
+    turns = scaling["original_max_position_embeddings"] / (2 * np.pi * base ** (np.arange(0, width, 2) / width))
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    share = np.clip((turns - low) / (high - low), 0, 1)
+    return (1 / ((1 - share) / scaling["factor"] + share)).astype(np.float32)
+
+
+def write(config: Mapping[str, Any]) -> tuple[Form, dict[str, int | float | str]]:
+    """Return the form of a model, and the metadata that says what its config.json says.
+
+    Raises:
+      Refusal: a GGUF file cannot hold the model.
+    """
+    kind = config.get("model_type")
+    if kind not in FORMS:
+        raise Refusal(f"a GGUF file cannot hold model_type {kind!r}; it can hold {', '.join(FORMS)}.")
+    form, given = FORMS[kind], _one_style(config)
+    metadata: dict[str, Any] = {}
+    if kind == "gpt2" and given.get("n_inner") is None:
+        given["n_inner"] = 4 * given["n_embd"]
+    for field in form.fields:
+        value = given.pop(field.attribute, field.absent)
+        if not _can_be(value, field.is_number):
+            raise Refusal(f"a GGUF file of {kind} needs {field.attribute}, which is {value!r} here.")
+        metadata[field.key] = float(value) if field.is_number else value
+    wanted = dict(form.fixed)
+    if "rope.freq_base" in metadata:
+        heads = metadata["attention.head_count"]
+        width = given.pop("head_dim", None) or metadata["embedding_length"] // heads
+        metadata |= dict.fromkeys(_HEAD, width) | _scaling_out(given, kind)
+        metadata["vocab_size"] = config["vocab_size"]
+    if form.windows:
+        sizes = {"num_hidden_layers": metadata["block_count"], "head_dim": width, "num_attention_heads": heads}
+        sizes["hidden_size"] = metadata["embedding_length"]
+        wanted |= {"layer_types": _kinds_of_layers(form, sizes), "query_pre_attn_scalar": _scale(form, sizes)}
+        wanted |= {"sliding_window_pattern": form.windows}
+    elif given.get("use_sliding_window") is False:  # then a width may be there, and says nothing
+        wanted["sliding_window"] = given.get("sliding_window")
+    else:
+        wanted["sliding_window"] = None
+    for name, value in given.items():
+        if not _UNSAID.fullmatch(name) and (name not in wanted or value != wanted[name]):
+            raise Refusal(f"a GGUF file of {kind} cannot say {name} = {value!r}.")
+    return form, {f"{form.architecture}.{key}": value for key, value in metadata.items()}
+
+
+def _kind(path: Path, metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the model type, and what the metadata of its architecture says."""
+    architecture = metadata.get("general.architecture")
+    if metadata.get("general.type", "model") != "model" or metadata.get("split.count", 1) not in (0, 1):
+        _refuse(path, "it is no whole model, but a part of one or something beside one")
+    known = list(dict.fromkeys(form.architecture for form in FORMS.values()))
+    if architecture not in known:
+        _refuse(path, f"its architecture is {str(architecture)[:60]!r}; supported are {', '.join(known)}")
+    prefix = f"{architecture}."
+    said = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    is_mixture = said.get("expert_count", 0) != 0
+    for kind, form in FORMS.items():
+        if form.architecture == architecture and is_mixture == any(f.key == "expert_count" for f in form.fields):
+            return kind, said
+    _refuse(path, f"it says {prefix}expert_count = {said['expert_count']!r}, which cannot be followed")
+
+
+def _can_be(value: Any, is_number: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value >= 0 if is_number else isinstance(value, int) and 0 < value < 1 << 31
+
+
+def _shortest(value: float) -> float:
+    """Return the number that a person wrote: files have 32 bits of it."""
+    return float(str(np.float32(value)))
+
+
+def _layers(config: Mapping[str, Any]) -> int:
+    return config["n_layer"] if "n_layer" in config else config["num_hidden_layers"]
+
+
+def _vocabulary(path: Path, said: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    if "token_embd.weight" not in shapes:
+        _refuse(path, "it has no token_embd.weight")
+    rows = shapes["token_embd.weight"][0]
+    if said.pop("vocab_size", rows) != rows:
+        _refuse(path, f"its vocab_size is not that of token_embd.weight, {rows}")
+    return rows
+
+
+def _head(path: Path, config: Mapping[str, Any], said: dict[str, Any]) -> int:
+    """Return the width of a head, which three entries may say."""
+    given = {said.pop(key) for key in _HEAD if key in said}
+    width = given.pop() if given else config["hidden_size"] // config["num_attention_heads"]
+    if given or not _can_be(width, False) or width % 2:
+        _refuse(path, f"{', '.join(_HEAD)} are not one even number")
+    return width
+
+
+def _scaling(path: Path, said: dict[str, Any]) -> dict[str, Any] | None:
+    kind = said.pop(f"{_SCALING}type", "none")
+    factor, text = said.pop(f"{_SCALING}factor", 0.0), said.pop(f"{_SCALING}original_context_length", None)
+    if kind == "none":
+        return None
+    if kind not in ("linear", "yarn") or not _can_be(factor, True) or factor < 1:
+        _refuse(path, f"it says {_SCALING}type = {str(kind)[:60]}, factor = {factor!r}, which cannot be followed")
+    scaling = {"rope_type": kind, "factor": _shortest(factor)}
+    if kind == "yarn":
+        if not _can_be(text, False):
+            _refuse(path, f"its {_SCALING}original_context_length is {text!r}")
+        scaling["original_max_position_embeddings"] = text
+    return scaling
+
+
+def _scaling_out(given: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return the metadata of rotary scaling; that of Llama 3 is a tensor."""
+    scaling = given.pop("rope_scaling", None) or {"rope_type": "default"}
+    scaling = {name: value for name, value in scaling.items() if value is not None}
+    name = scaling.pop("rope_type", None) or scaling.pop("type", None)
+    factor, text = scaling.pop("factor", 1.0), scaling.pop("original_max_position_embeddings", None)
+    if name == "default" and not scaling:
+        return {}
+    if name == "llama3" and scaling == _LLAMA3 and FORMS[kind].architecture == "llama":
+        return {}
+    if name in ("linear", "yarn") and not scaling and (name == "linear" or _can_be(text, False)):
+        said = {f"{_SCALING}type": name, f"{_SCALING}factor": float(factor)}
+        return said | ({f"{_SCALING}original_context_length": text} if name == "yarn" else {})
+    raise Refusal(f"a GGUF file of {kind} cannot say rope_scaling of type {name!r} with {scaling}.")
+
+
+def _one_style(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json with the rotary positions of Transformers 5 said as Transformers 4 does."""
+    given = dict(config)
+    rope = given.pop("rope_parameters", None)
+    if rope and "full_attention" in rope:
+        given["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+    if rope:
+        given["rope_theta"] = rope["rope_theta"]
+        given["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
+    return given
+
+
+def _kinds_of_layers(form: Form, config: Mapping[str, Any]) -> list[str]:
+    is_full = lambda layer: (layer + 1) % form.windows == 0
+    return ["full_attention" if is_full(layer) else "sliding_attention" for layer in range(config["num_hidden_layers"])]
+
+
+def _scale(form: Form, config: Mapping[str, Any]) -> int:
+    """Return what the queries are divided by the root of; llama.cpp knows it from the number of layers."""
+    if config["num_hidden_layers"] == form.scaled:
+        return config["hidden_size"] // config["num_attention_heads"]
+    return config["head_dim"]
+
+
+def _refuse(path: Path, why: str) -> Any:
+    raise Refusal(f"{path} cannot be opened: {why}.")
