@@ -2,8 +2,20 @@
 
 from lm.objective.base import Objective, Setting
 from lm.objective.causal import causal
+from lm.objective.masked import masked
+from lm.objective.mixture import mixture
+from lm.objective.prefix import prefix
+from lm.objective.seq2seq import seq2seq
+from lm.objective.span import span
 
-OBJECTIVES = {"causal": causal}
+OBJECTIVES = {
+    "causal": causal,
+    "prefix": prefix,
+    "masked": masked,
+    "span": span,
+    "mixture": mixture,
+    "seq2seq": seq2seq,
+}
 
 
 def objective(section, setting: Setting) -> Objective:

@@ -110,7 +110,7 @@ def test_chunks_hold_a_bounded_part_of_the_text(monkeypatch):
 def test_what_is_written_is_each_record_after_an_end_of_text(tmp_path):
     records = [Record(f"{number}", "ab" * number + "é") for number in range(127)]
     section = defaults("data")
-    section.update(valid_fraction=0.1, tokenizer="byte")
+    section.update(valid_fraction=0.1, tokenizer="byte", sentinels=0)
     learned, heard = learn(section, []), []
     source = Source(lambda: iter(records), "", 0)
     facts = build.write(source, section, learned, np.dtype(np.uint32), tmp_path, heard.append)
@@ -158,7 +158,7 @@ def test_pairs_are_held_out_whole_by_their_documents_and_left_out_where_half_is_
 def test_what_is_written_of_pairs_is_each_input_and_then_its_target(tmp_path, monkeypatch):
     records = [Record(f"{number}", "ab" * number + "é", f"{number} …") for number in range(1, 128)]
     section = defaults("data")
-    section.update(valid_fraction=0.1, tokenizer="byte", normalization="none")
+    section.update(valid_fraction=0.1, tokenizer="byte", sentinels=0)
     learned = learn(section, [])
     source = Source(lambda: iter(records), "", 0)
     monkeypatch.setattr(build, "_CHUNK_CHARACTERS", 211)  # a pair may lie in two of them

@@ -40,6 +40,7 @@ while not (count or go == "" or os.path.exists(go)):
 for kind in kinds:
     section = defaults("data")
     section.update(store=folder, source=pattern, tokenizer=kind, valid_fraction=0.1, unit=unit)
+    section.update(mask_token="", sentinels=0)
     print("fingerprint", open_store(section, say).fingerprint)
 """
 
