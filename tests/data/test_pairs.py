@@ -6,8 +6,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.batch import Batch
+from lm.config.data import FIELDS, PAIRED
 from lm.data import batches, store, windows
 from lm.growth import Growth
+from lm.objective.catalog import OBJECTIVES
 
 LENGTH, SIZE = 7, 8
 
@@ -121,3 +123,10 @@ def test_validation_holds_each_pair_once_in_order_and_then_padding(opened):
     for part, mine in enumerate(units["valid"]):
         assert mine.plan.all % SIZE, "the last batch is not full"
         assert targets[part] == [mine.unit(index).target_ids[:LENGTH].tolist() for index in range(mine.plan.all)]
+
+
+def test_the_config_knows_which_objectives_learn_from_pairs(tiny, setting):
+    config = tiny()
+    goals = {name: made(config.objective, setting(config.model)) for name, made in OBJECTIVES.items()}
+    assert {name for name, goal in goals.items() if goal.unit == "pair"} == set(PAIRED) & set(OBJECTIVES)
+    assert {goal.unit for goal in goals.values()} <= set(FIELDS["data.unit"].rule.choices)
