@@ -66,3 +66,20 @@ def test_the_command_shows_pairs(tmp_path):
         r"row \d of files:\S+, a pair: .*\ninput, \d+ tokens: \|'\d'\|.*\ntarget, \d tokens: \|'\d", done.stdout
     )
     assert len(rows) == 2
+
+
+def test_the_command_shows_what_an_encoder_reads(tmp_path):
+    (tmp_path / "a.txt").write_text("abcdefgh" * 200)
+    done = run(
+        f"--config.data.source=files:{tmp_path}/a.txt",
+        "--config.data.tokenizer=byte",
+        f"--config.data.store={tmp_path}/store",
+        "--config.objective.name=span",
+        "--config.model.architecture=encoder_decoder",
+        "--rows=1",
+        "--tokens=99",
+    )
+    assert done.returncode == 0, done.stderr
+    read, _, written = done.stdout.partition("the encoder reads: ")[2].partition("\n")
+    assert "|'a'| |'b'|" in read and "|'<extra_id_0>'|" in read and "→" not in read
+    assert "|'<|endoftext|>' → '<extra_id_0>'|" in written
