@@ -27,3 +27,8 @@ class Published(NamedTuple):
     generation: dict[str, Any]
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer | None
+
+
+def is_name(name: str) -> bool:
+    """Say whether a file may call a tensor so: no name is a path, or holds anything that a terminal acts on."""
+    return name.isprintable() and ".." not in name and "\\" not in name and name[:1] not in ("", "/")
