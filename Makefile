@@ -1,5 +1,6 @@
 # make train: a first run. make test: everything that must hold. Both set the machine up first.
 # make bench TEXT=FILE: beside PyTorch, which it needs in .venv.
+# make parity: every family beside Hugging Face Transformers, in an environment of its own, since that is large.
 
 PYTHON ?= python3
 WORKDIR ?= runs/quickstart
@@ -8,7 +9,7 @@ CONFIG ?= configs/quickstart.py
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test lint setup bench
+.PHONY: train test lint setup bench parity
 
 train: setup
 	$(BIN)/python -m lm.train --config=$(CONFIG) --workdir=$(WORKDIR)
@@ -23,11 +24,16 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/char_cpu.py --text=$(TEXT)
 
+parity: .venv-parity/.ready
+	.venv-parity/bin/python -m pytest -n 0 tests/parity
+
 setup: $(READY)
 
-$(READY): requirements.txt pyproject.toml
+$(READY): EXTRAS := dev
+.venv-parity/.ready: EXTRAS := dev,parity
+$(READY) .venv-parity/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "error: $$($(PYTHON) --version) found; Python 3.11 to 3.13 is needed: make PYTHON=python3.13 ..."; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@

@@ -1,7 +1,7 @@
 """Paths of a pytree's leaves, and the one way to choose something for each by its path."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,3 +29,9 @@ def select(tree: Any, rules: Sequence[tuple[str, Any]]) -> Any:
     """Return a tree of `tree`'s structure whose leaves are the rules' values, by path; see `choose`."""
     treedef = jax.tree_util.tree_structure(tree)
     return jax.tree_util.tree_unflatten(treedef, [choose(path, rules) for path in paths(tree)])
+
+
+def mapped(function: Callable[[str, Any], Any], tree: Any) -> Any:
+    """Return the tree of `function(path, leaf)`."""
+    leaves, treedef = jax.tree_util.tree_flatten(tree)
+    return jax.tree_util.tree_unflatten(treedef, map(function, paths(tree), leaves))

@@ -1,4 +1,4 @@
-"""The data section: its fields, what a mixture comes to, which mixtures are refused."""
+"""The data section: its fields, what is derived, what a mixture comes to, which sources and mixtures are refused."""
 
 import math
 from collections.abc import Mapping
@@ -21,6 +21,8 @@ from lm.config.field import (
 from lm.refusal import Refusal
 
 LONGEST_CYCLE = 1_000_000  # samples after which the shares of a mixture must have repeated: six digits of each
+PAIRED = ("seq2seq", "classify")  # objectives that learn from pairs, an input and its target
+_PAIRS, _TEXTS = ("embedded:summaries", "embedded:kinds"), ("embedded", "embedded:prose", "embedded:code")
 _SIZE = r"(25[89]|2[6-9]\d|[3-9]\d\d|[1-9]\d{3,6})"
 
 FIELDS = {
@@ -28,12 +30,14 @@ FIELDS = {
         "embedded:code",
         "text to learn from",
         spelled(
-            r"embedded(:(prose|code))?|files:.+|tfds:\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?",
+            r"embedded(:(prose|code|summaries|kinds))?|files:.+|tfds:\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?",
             **{
-                "embedded": "Python's own standard library, read in place: both of the two below",
+                "embedded": "Python's own standard library, read in place: both of the next two",
                 "embedded:prose": "its docstrings, comments and help topics",
                 "embedded:code": "its source code",
-                "files:GLOB": "a record per .txt, per line of a .jsonl, .gz of both, per row of a .parquet",
+                "embedded:summaries": "pairs: what a docstring of it says at length, and its first line",
+                "embedded:kinds": "pairs: a passage of it, and whether it is code, docstring or comment",
+                "files:GLOB": "a record per .txt, per line of a .jsonl or .tsv, .gz of them, per row of a .parquet",
                 "tfds:NAME[/CONFIG][:VERSION]": "a set of TensorFlow Datasets, prepared as array_record in data.folder",
             },
         ),
@@ -44,9 +48,19 @@ FIELDS = {
         pairs("SOURCE"),
         element=str,
     ),
-    "data.text_field": Field(
-        "text", "the field of a .jsonl line, column of a .parquet or feature of a tfds: set that holds its text", A_NAME
+    "data.unit": Field(
+        None,
+        "what a record is; follows from objective.name",
+        one_of(text="a text", pair="a pair of texts, an input and its target, which may be a class"),
+        kind=str,
     ),
+    "data.text_field": Field(
+        "text",
+        "the field of a .jsonl line, column of a .tsv or .parquet, feature of a tfds: set that holds a record's text; "
+        "of a pair, its input",
+        A_NAME,
+    ),
+    "data.target_field": Field("target", "likewise, the field that holds a pair's target", A_NAME),
     "data.folder": Field("~/tensorflow_datasets", "folder of the prepared sets of tfds:", A_FOLDER, FREE),
     "data.normalization": Field(
         "none",
@@ -111,8 +125,18 @@ def parts(source: str, mixture: tuple[str, ...]) -> dict[str, int]:
     return {name: int(share / unit) for name, share in shares.items()}
 
 
+def fill(flat: dict[str, Any]) -> None:
+    """Settle what a record is."""
+    name = flat["objective.name"]
+    unit = "pair" if name in PAIRED else "text"
+    if flat["data.unit"] not in (None, unit):
+        raise Refusal(f"data.unit is {flat['data.unit']!r}: objective.name {name!r} makes it {unit!r}; leave it unset.")
+    flat["data.unit"] = unit
+
+
 def check(flat: Mapping[str, Any]) -> None:
-    """Refuse a mixture that has no meaning, or no short cycle."""
+    """Refuse sources without the objective's unit, and a mixture that has no meaning, or no short cycle."""
+    _check_unit(flat)
     mixture, rule = flat["data.mixture"], FIELDS["data.source"].rule
     names = [name for name, _ in split(mixture)]
     for name in names:
@@ -132,3 +156,20 @@ def check(flat: Mapping[str, Any]) -> None:
             f"data.mixture is {mixture}: its shares come out even only after {cycle:,} samples; "
             f"round its numbers so that it is at most {LONGEST_CYCLE:,}."
         )
+
+
+def _check_unit(flat: Mapping[str, Any]) -> None:
+    name = flat["objective.name"]
+    for source in parts(flat["data.source"], flat["data.mixture"]):
+        if flat["data.unit"] == "pair" and source in _TEXTS:
+            raise Refusal(
+                f"data.source {source!r} holds no pairs, which objective.name {name!r} learns from: "
+                f"take one of {', '.join(_PAIRS)}, files: or tfds:."
+            )
+        if flat["data.unit"] == "text" and source in _PAIRS:
+            raise Refusal(
+                f"data.source {source!r} holds pairs, and objective.name {name!r} learns from texts: "
+                f"take another source, or one of the objectives {', '.join(PAIRED)}."
+            )
+    if flat["data.unit"] == "pair" and flat["data.text_field"] == flat["data.target_field"]:
+        raise Refusal(f"data.target_field is {flat['data.target_field']!r}: data.text_field is the same; name another.")

@@ -52,8 +52,7 @@ def resolve(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
         if name not in flat:
             raise Refusal(f"the config lacks the field {name!r}; start from lm.config.defaults().")
     flat = {n: float(v) if schema.FIELDS[n].type is float and v is not None else v for n, v in flat.items()}
-    data.check(flat)
-    for section in (model, run, optimization):
+    for section in (data, model, run, optimization):
         section.fill(flat)
         section.check(flat)
     filled = schema.defaults()

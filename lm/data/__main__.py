@@ -4,7 +4,8 @@
     python -m lm.data --config=configs/quickstart.py --config.data.mixture="('files:en/*.txt=2', 'files:de/*.txt=1')"
 
 Checks every file of the store; prints of each source its share of the samples, its splits, and how often the run will
-see it; and shows the first rows of training: each token with its target and weight, and where the records begin.
+see it; and shows the first rows of training: each token with its target and weight, and where the records begin; or,
+where records are pairs, the tokens of the first inputs and targets.
 """
 
 from typing import Any
@@ -27,6 +28,7 @@ def main() -> None:
     config = resolve(CONFIG.value)
     from lm.data import batches, store, windows
     from lm.data.facts import facts
+    from lm.objective.base import Setting
     from lm.objective.catalog import objective
     from lm.objective.losses import logits_of
 
@@ -35,19 +37,21 @@ def main() -> None:
     tokens = store.open_store(config.data, print)
     store.verify(tokens)
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, logits_of(config.model))
-    train = windows.planned(tokens.parts, "train", config.data, goal.length(config.model.context))
-    config = bind(config, tokens=windows.epoch(tokens.parts, train))
-    rows = batches.train_rows(tokens.parts, train, goal.shape, config.seed)
+    model, specials = config.model, tokens.tokenizer.specials
+    goal = objective(config.objective, Setting(logits_of(model), model.architecture, model.context, specials))
+    train = windows.planned(tokens.parts, "train", config.data, goal.length(model.context))
+    config = bind(config, tokens=windows.epoch(tokens.parts, train, model.context))
     print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")
     print(f"fingerprint  {tokens.fingerprint}")
     print(f"tokenizer    {tokens.tokenizer.kind}, {tokens.tokenizer.size:,} ids")
     samples = growth(flatten(config)).before(config.train.steps)
-    print(f"run          {config.train.steps:,} steps, {samples:,} windows")
+    print(f"run          {config.train.steps:,} steps, {samples:,} rows")
     for part in facts(tokens, train, samples)["parts"]:
         _show_part(part)
+    shape, show = {"text": (goal.shape, _show_row), "pair": (lambda pair, key: pair, _show_pair)}[config.data.unit]
+    rows = batches.train_rows(tokens.parts, train, shape, config.seed)
     for sample in range(ROWS.value):
-        _show_row(sample, rows(sample), tokens)
+        show(sample, rows(sample), tokens)
 
 
 def _prepare(section: Any) -> None:
@@ -65,11 +69,16 @@ def _show_part(part: dict[str, Any]) -> None:
     print(f"\n{part['source']}: {part['share']:.2%} of the samples, {part['epochs']:,.2f} epochs")
     for split in ("train", "valid"):
         numbers = part[split]
+        size = numbers["bytes"] + numbers["input_bytes"]
         print(
-            f"  {split}    {numbers['records']:,} records, {numbers['bytes'] / 1e6:,.2f} MB, "
-            f"{numbers['tokens']:,} tokens, {numbers['bytes'] / numbers['tokens']:.2f} bytes per token"
+            f"  {split}    {numbers['records']:,} records, {size / 1e6:,.2f} MB, "
+            f"{numbers['tokens']:,} tokens, {size / numbers['tokens']:.2f} bytes per token"
         )
-    print(f"  windows  {part['windows']:,} to train on, {part['filled']:.2%} filled")
+    if "windows" in part:
+        print(f"  windows  {part['windows']:,} to train on, {part['filled']:.2%} filled")
+    for name in ("input", "target") if "pairs" in part else ():
+        half, most, longest = part[f"{name}_tokens"]
+        print(f"  {name:8} up to {half:,} tokens in half of the pairs, {most:,} in 99 of 100, {longest:,} in all")
 
 
 def _show_row(sample: int, row: Any, tokens: Any) -> None:
@@ -84,6 +93,14 @@ def _show_row(sample: int, row: Any, tokens: Any) -> None:
         read = tokens.tokenizer.token
         shown.append(f"{start}|{read(int(token))!r} → {read(int(target))!r}{mark}|")
     print(" ".join(shown[: TOKENS.value]))
+
+
+def _show_pair(sample: int, pair: Any, tokens: Any) -> None:
+    """Print a pair of training."""
+    print(f"\nrow {sample} of {tokens.parts[pair.source].name}, a pair: |token|")
+    for name, ids in (("input", pair.input_ids), ("target", pair.target_ids)):
+        shown = " ".join(f"|{tokens.tokenizer.token(int(token))!r}|" for token in ids[: TOKENS.value])
+        print(f"{name}, {len(ids):,} tokens: {shown}")
 
 
 if __name__ == "__main__":

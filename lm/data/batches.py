@@ -1,4 +1,4 @@
-"""Windows and an objective in; batch k = f(seed, k) out, this process's rows, a few steps ahead on the devices."""
+"""Windows or pairs, and an objective in; batch k = f(seed, k) out, this process's rows, ahead on the devices."""
 
 import functools
 import hashlib
@@ -12,19 +12,20 @@ import numpy as np
 
 from lm.batch import Batch
 from lm.data.mixture import interleave
+from lm.data.pairs import Pair
 from lm.data.store import Part
-from lm.data.windows import Window, Windows
+from lm.data.windows import Units, Window
 from lm.growth import Growth
 from lm.refusal import Refusal
 
-Shape = Callable[[Window, tuple[int, int]], Batch]  # an objective's: (window, (seed, sample)) → row
+Shape = Callable[[Window | Pair, tuple[int, int]], Batch]  # an objective's: (window or pair, (seed, sample)) → row
 
 _AHEAD = 2  # batches built and sent before they are asked for
 
 
-def train_rows(parts: Sequence[Part], windows: Sequence[Windows], shape: Shape, seed: int) -> Callable[[int], Batch]:
+def train_rows(parts: Sequence[Part], units: Sequence[Units], shape: Shape, seed: int) -> Callable[[int], Batch]:
     """Return sample → row: an endless order, interleaved of every part's own, which is shuffled anew in every epoch."""
-    for part, mine in zip(parts, windows, strict=True):
+    for part, mine in zip(parts, units, strict=True):
         if part.weight and mine.plan.whole == 0:
             raise Refusal(
                 f"the training split of {part.name!r} has {mine.split.tokens} tokens: "
@@ -34,13 +35,13 @@ def train_rows(parts: Sequence[Part], windows: Sequence[Windows], shape: Shape, 
         grain.MapDataset.range(mine.plan.whole).seed(_seed(seed, part.name)).shuffle().repeat(None)
         if part.weight
         else None
-        for part, mine in zip(parts, windows, strict=True)
+        for part, mine in zip(parts, units, strict=True)
     ]
     place = interleave([part.weight for part in parts])
 
     def row(sample: int) -> Batch:
         part, number = place(sample)
-        return shape(windows[part].window(int(orders[part][number])), (seed, sample))
+        return shape(units[part].unit(int(orders[part][number])), (seed, sample))
 
     return row
 
@@ -50,14 +51,21 @@ def _seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
 
 
-def valid_batches(windows: Sequence[Windows], size: int) -> list[tuple[int, int]]:
-    """Return (part, k) of the batches that hold every window of every part once; none holds two parts' rows."""
-    return [(part, k) for part, mine in enumerate(windows) for k in range(-(-mine.plan.all // size))]
+def valid_batches(units: Sequence[Units], size: int) -> list[tuple[int, int]]:
+    """Return (part, k) of the batches that hold every unit of every part once; none holds two parts' rows."""
+    return [(part, k) for part, mine in enumerate(units) for k in range(-(-mine.plan.all // size))]
 
 
-def valid_rows(windows: Windows, shape: Shape, seed: int) -> Callable[[int], Batch]:
-    """Return sample → row in the part's own order; samples beyond the last window are all padding."""
-    return lambda sample: shape(windows.window(sample), (seed, sample))
+def valid_rows(units: Units, shape: Shape, seed: int) -> Callable[[int], Batch]:
+    """Return sample → row in the part's own order; samples beyond the last unit are all padding."""
+    made = lambda sample: shape(units.unit(sample), (seed, sample))
+    padding = functools.cache(lambda: _padding(made(0))._replace(source=np.int32(units.source)))
+    return lambda sample: made(sample) if sample < units.plan.all else padding()
+
+
+def _padding(row: Batch) -> Batch:
+    """Return a row like this one that holds nothing."""
+    return jax.tree.map(np.zeros_like, row)
 
 
 def grown(rows: Callable[[int], Batch], growth: Growth) -> Callable[[int], Batch]:
@@ -65,7 +73,7 @@ def grown(rows: Callable[[int], Batch], growth: Growth) -> Callable[[int], Batch
 
     Rows of micro-batches that take no part yet are padding.
     """
-    padding = functools.cache(lambda: jax.tree.map(np.zeros_like, rows(0)))
+    padding = functools.cache(lambda: _padding(rows(0)))
 
     def row(place: int) -> Batch:
         sample = growth.sample(*divmod(place, growth.whole))

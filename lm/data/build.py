@@ -1,7 +1,8 @@
-"""A source and a tokenizer in; shards of tokens and the offsets of their records on disk out, in one pass.
+"""A source and a tokenizer in; shards of tokens and the offsets of their texts on disk out, in one pass.
 
-Every record is written as end-of-text followed by its tokens, and a split ends with one more end-of-text: the
+Every text is written as end-of-text followed by its tokens, and a split ends with one more end-of-text: the
 same token opens a record as input and closes the one before as target, so every token of text is predicted.
+Of a pair its input is written, and then its target.
 
 Chunks of text are read here, encoded by threads that leave Python's lock alone for most of their time, and written
 and digested here in order; a few of them are in memory at once.
@@ -35,28 +36,44 @@ _XZ_BYTES = 1 << 23  # validation text up to here is also packed by xz -9, a yar
 _SAY_SECONDS = 5.0
 
 
-def texts(source: Source, section: Any) -> Iterator[tuple[str, bool]]:
-    """Yield every text in its normal form, and whether it is held out.
+class Text(NamedTuple):
+    """A text in its normal form, whether it is held out, and whether it is a pair's input, whose target is next."""
+
+    text: str
+    is_valid: bool
+    is_input: bool = False
+
+
+def texts(source: Source, section: Any) -> Iterator[Text]:
+    """Yield every text that is not empty; of a pair both, or none where one is empty.
 
     Held out are the source's own records for validation; or else whole documents, by the hash of their names; or
-    the tail of each record, where there are few.
+    the tail of each record, where there are few and they are no pairs.
     """
     form = section.normalization
-    records = source.records()
+
+    def whole(record: Record, is_valid: bool) -> Iterator[Text]:
+        text, target = (part and normalized(part, form) for part in (record.text, record.target))
+        if text and target:
+            yield Text(text, is_valid, is_input=True)
+            yield Text(target, is_valid)
+        elif text and target is None:
+            yield Text(text, is_valid)
+
     if source.valid:
-        yield from ((normalized(record.text, form), False) for record in records)
-        yield from ((normalized(record.text, form), True) for record in source.valid())
+        for is_valid, read in enumerate((source.records, source.valid)):
+            for record in read():
+                yield from whole(record, bool(is_valid))
         return
     first = itertools.islice(source.records(), 4 * _MANY_RECORDS)  # read twice, rather than held
     are_many = len({_document(record) for record in first}) >= _MANY_RECORDS
-    for record in records:
-        text = normalized(record.text, form)
-        if are_many:
-            yield text, _share(_document(record)) < section.valid_fraction
+    for record in source.records():
+        if are_many or record.target is not None:
+            yield from whole(record, _share(_document(record)) < section.valid_fraction)
         else:
+            text = normalized(record.text, form)
             cut = int(len(text) * (1 - section.valid_fraction))
-            yield text[:cut], False
-            yield text[cut:], True
+            yield from (Text(*part) for part in ((text[:cut], False), (text[cut:], True)) if part[0])
 
 
 def _document(record: Record) -> str:
@@ -82,7 +99,7 @@ def write(
             held_out += [part.text for part in parts]
             if splits[-1].bytes > _XZ_BYTES:
                 held_out.clear()
-            report(sum(split.bytes for split in splits))
+            report(sum(split.bytes + split.input_bytes for split in splits))
         facts = {split.name: split.close(learned.end) for split in splits}
     finally:
         for split in splits:
@@ -93,13 +110,12 @@ def write(
     return facts
 
 
-def _chunks(texts: Iterable[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
-    chunk: list[tuple[str, bool]] = []
+def _chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    chunk: list[Text] = []
     size = 0
-    for text, is_valid in texts:
-        if text:
-            chunk.append((text, is_valid))
-            size += len(text)
+    for text in texts:
+        chunk.append(text)
+        size += len(text.text)
         if size >= _CHUNK_CHARACTERS:
             yield chunk
             chunk, size = [], 0
@@ -120,18 +136,23 @@ def _overlapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterato
 
 
 class _Part(NamedTuple):
-    """What a chunk gives to a split: token ids, tokens of each record with its end-of-text, bytes; text if held out."""
+    """What a chunk gives to a split: token ids, tokens of each text with its end-of-text; how many of the texts are
+    inputs; bytes of those, and of all others; these others, if held out.
+    """
 
     ids: np.ndarray
     counts: np.ndarray
+    inputs: int
+    input_bytes: int
     bytes: int
     text: bytes
 
 
-def _encoded(chunk: list[tuple[str, bool]], learned: Tokenizer, dtype: np.dtype) -> list[_Part]:
+def _encoded(chunk: list[Text], learned: Tokenizer, dtype: np.dtype) -> list[_Part]:
     """Return a chunk's part of each split."""
-    is_valid = np.array([flag for _, flag in chunk])
-    ids, counts = learned.encode_flat([text for text, _ in chunk])
+    is_valid = np.array([text.is_valid for text in chunk])
+    is_input = np.array([text.is_input for text in chunk])
+    ids, counts = learned.encode_flat([text.text for text in chunk])
     if (ids == learned.end).any():
         raise Refusal(
             f"data.end_token is {learned.token(learned.end)!r}: data.tokenizer {learned.kind!r} cuts text into it; "
@@ -139,30 +160,36 @@ def _encoded(chunk: list[tuple[str, bool]], learned: Tokenizer, dtype: np.dtype)
         )
     ids = np.insert(ids.astype(dtype), np.cumsum(counts) - counts, learned.end)
     counts = counts + 1
-    sizes = np.array([len(text.encode()) for text, _ in chunk])
-    text = b"".join(text.encode() for text, flag in chunk if flag)
-    return [
-        _Part(ids[np.repeat(mine, counts)], counts[mine], int(sizes[mine].sum()), text if name == "valid" else b"")
-        for name, mine in zip(SPLITS, (~is_valid, is_valid), strict=True)
-    ]
+    sizes = np.array([len(text.text.encode()) for text in chunk])
+    held_out = b"".join(text.text.encode() for text in chunk if text.is_valid and not text.is_input)
+
+    def part(mine: np.ndarray, text: bytes) -> _Part:
+        inputs, others = mine & is_input, mine & ~is_input
+        of_inputs, of_others = int(sizes[inputs].sum()), int(sizes[others].sum())
+        return _Part(ids[np.repeat(mine, counts)], counts[mine], int(inputs.sum()), of_inputs, of_others, text)
+
+    return [part(~is_valid, b""), part(is_valid, held_out)]
 
 
 class _Split:
-    """Appends tokens to a split's shards, and where each record begins to its offsets."""
+    """Appends tokens to a split's shards, and where each text begins to its offsets."""
 
     def __init__(self, folder: Path, name: str, dtype: np.dtype):
-        self.name, self.bytes = name, 0
+        self.name = name
+        self.bytes = self.input_bytes = 0
         self._folder, self._dtype = folder, dtype
-        self._records = self._tokens = 0
+        self._texts = self._records = self._tokens = 0
         self._shards: list[dict[str, Any]] = []
         self._shard: _File | None = None
         self._offsets = _File(folder / f"{name}-offsets.bin")
 
     def append(self, part: _Part) -> None:
-        """Append records."""
+        """Append texts."""
         self._offsets.write(self._tokens + np.cumsum(part.counts) - part.counts)
-        self._records += len(part.counts)
+        self._texts += len(part.counts)
+        self._records += len(part.counts) - part.inputs
         self.bytes += part.bytes
+        self.input_bytes += part.input_bytes
         self._write(part.ids)
 
     def _write(self, ids: np.ndarray) -> None:
@@ -187,9 +214,14 @@ class _Split:
         """Write the last end-of-text; return the split's facts."""
         self._write(np.array([end], self._dtype))
         self._close_shard()
-        offsets = {"name": f"{self.name}-offsets.bin", "sha256": self._offsets.close()}
-        files = [*self._shards, offsets]
-        return {"records": self._records, "tokens": self._tokens, "bytes": self.bytes, "files": files}
+        offsets = {"name": f"{self.name}-offsets.bin", "texts": self._texts, "sha256": self._offsets.close()}
+        return {
+            "records": self._records,
+            "tokens": self._tokens,
+            "bytes": self.bytes,
+            "input_bytes": self.input_bytes,
+            "files": [*self._shards, offsets],
+        }
 
     def leave(self) -> None:
         """Let go of files that are still open, as they are."""

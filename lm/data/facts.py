@@ -5,27 +5,26 @@ from typing import Any
 
 from lm.data.build import SPLITS
 from lm.data.store import Store
-from lm.data.windows import Windows
+from lm.data.windows import Units
 
-_NUMBERS = ("records", "tokens", "bytes", "xz_bytes")
+_NUMBERS = ("records", "tokens", "bytes", "input_bytes", "xz_bytes")
 
 
-def facts(store: Store, train: Sequence[Windows], samples: int) -> dict[str, Any]:
+def facts(store: Store, train: Sequence[Units], samples: int) -> dict[str, Any]:
     """Return splits and parts of the store, and what a run of so many samples makes of them.
 
-    parts: of each source its share of the samples, the share of its windows' places that score a token, how often
-    the run sees each window, and its splits. train, valid: sums, of what is trained on and of all that is held out;
-    xz_bytes only where all of them have it.
+    parts: of each source its share of the samples, its windows' or pairs' own numbers, how often the run sees each of
+    them, and its splits. train, valid: sums, of what is trained on and of all that is held out; xz_bytes only where
+    all of them have it.
     """
     parts = [
         {
             "source": part.name,
             "share": share,
-            "windows": mine.plan.whole,
-            "filled": min(1.0, (mine.split.tokens - 1) / max(1, mine.plan.whole * mine.context)),
             "epochs": samples * share / max(1, mine.plan.whole),
             "store": part.folder.name,
         }
+        | mine.numbers()
         | {split: {name: part.facts[split][name] for name in _NUMBERS} for split in SPLITS}
         for part, share, mine in zip(store.parts, store.shares, train, strict=True)
     ]

@@ -7,50 +7,51 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm.data.sources import Record, Source, stamps, text_of
+from lm.data.sources import TARGET, Record, Source, fields, stamps, texts_of
 from lm.refusal import Refusal, extra
 
 _ROWS = 64  # of a .parquet in memory at a time, beside the pages that hold them
 
 
 def files(pattern: str, section: Any) -> Source:
-    """Files of a glob: a record a file, a line or a row, as READERS has it; text in section.text_field."""
+    """Files of a glob: a record a file, a line or a row, as READERS has it; its texts in the section's fields."""
     pattern = os.path.expanduser(pattern)
     found = [Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
     if not found:
         raise Refusal(f"data.source 'files:{pattern}' matches no file.")
     root = Path(os.path.dirname(re.split(r"[*?[]", pattern)[0]))  # what the glob leaves open names the records
     paths = sorted(found, key=lambda path: path.relative_to(root).as_posix())
-    readers = {path: _reader(path) for path in paths}
+    names = fields(section)
+    readers = {path: _reader(path, section.unit) for path in paths}
 
     def records() -> Iterator[Record]:
         for path, read in readers.items():
             name = path.relative_to(root).as_posix()
             count = 0
-            for place, text in read(path, section.text_field):
+            for place, texts in read(path, names):
                 count += 1
-                yield Record(name + place, text)
+                yield Record(name + place, *texts)
             if not count:
                 raise Refusal(f"data.source: {path} is empty.")
 
     size = sum(path.stat().st_size for path in paths)
-    key = f"files {section.text_field} {stamps(root, paths)}"
+    key = f"files {json.dumps(names)} {stamps(root, paths)}"
     return Source(records, key, size, paths=frozenset(path.resolve() for path in paths))
 
 
-def _whole(path: Path, field: str) -> Iterator[tuple[str, str]]:
+def _whole(path: Path, fields: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the one record of a file."""
     for _, text in _read(path, lines=False):
         if text.strip():
-            yield "", text
+            yield "", [text]
 
 
-def _lines(path: Path, field: str) -> Iterator[tuple[str, str]]:
-    """Yield a record for each line that is a JSON object with text in `field`."""
+def _lines(path: Path, fields: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield a record for each line that is a JSON object with texts in `fields`."""
     for number, line in _read(path, lines=True):
         if not line.strip():
             continue
@@ -59,25 +60,44 @@ def _lines(path: Path, field: str) -> Iterator[tuple[str, str]]:
             value = json.loads(line.rstrip("\n"))
         except (ValueError, RecursionError) as error:
             raise Refusal(f"data.source: {place} is not JSON ({error}).") from None
-        if text := text_of(value.get(field) if isinstance(value, dict) else None, place, field):
-            yield f":{number}", text
+        if texts := texts_of(value, place, fields):
+            yield f":{number}", texts
 
 
-def _rows(path: Path, field: str) -> Iterator[tuple[str, str]]:
-    """Yield a record for each row of a table, the column `field` of it."""
+def _cells(path: Path, fields: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield a record for each line below the first, which names the columns; a tab always parts two, nothing quotes."""
+    names: list[str] = []
+    for number, line in _read(path, lines=True):
+        values = line.rstrip("\r\n").split("\t")
+        if not names:
+            names = values
+        elif line.strip():
+            place = f"{path}, line {number}"
+            if len(values) != len(names):
+                raise Refusal(f"data.source: {place} has {len(values)} columns, and the first line {len(names)}.")
+            if texts := texts_of(dict(zip(names, values, strict=True)), place, fields):
+                yield f":{number}", texts
+
+
+def _rows(path: Path, fields: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield a record for each row of a table, the columns `fields` of it."""
     arrow = extra("pyarrow", "parquet", "data.source reads .parquet")
     parquet = extra("pyarrow.parquet", "parquet", "data.source reads .parquet")
     number = 0
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as table:
             columns = dict(zip(table.schema_arrow.names, table.schema_arrow.types, strict=True))
-            if field not in columns or not _is_text(arrow, columns[field]):
-                have = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
-                raise Refusal(f"data.source: {path} has no column of text {field!r} (data.text_field) among {have}.")
-            batches = (batch.column(0) for batch in table.iter_batches(_ROWS, columns=[field]))
-            for number, value in enumerate(itertools.chain.from_iterable(batches), 1):
-                if text := text_of(value.as_py(), f"{path}, row {number}", field):
-                    yield f":{number}", text
+            for option, name in fields.items():
+                if name not in columns or not _is_text(arrow, columns[name], option):
+                    have = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
+                    raise Refusal(f"data.source: {path} has no column of text {name!r} ({option}) among {have}.")
+            names = list(fields.values())
+            batches = table.iter_batches(_ROWS, columns=names)
+            rows = (zip(*map(batch.column, names), strict=True) for batch in batches)
+            for number, values in enumerate(itertools.chain.from_iterable(rows), 1):
+                row = {name: value.as_py() for name, value in zip(names, values, strict=True)}
+                if texts := texts_of(row, f"{path}, row {number}", fields):
+                    yield f":{number}", texts
     except UnicodeDecodeError as error:
         raise Refusal(f"data.source: {path}, row {number}: byte {error.start} is not UTF-8 ({error.reason}).") from None
     except (arrow.ArrowException, OSError) as error:
@@ -90,13 +110,17 @@ READERS = {
     ".txt.gz": _whole,
     ".jsonl": _lines,
     ".jsonl.gz": _lines,
+    ".tsv": _cells,
+    ".tsv.gz": _cells,
     ".parquet": _rows,
 }
 
 
-def _reader(path: Path) -> Any:
+def _reader(path: Path, unit: str) -> Any:
     for suffix, read in READERS.items():
         if path.name.endswith(suffix):
+            if unit == "pair" and read is _whole:
+                raise Refusal(f"data.source: {path} is one text and holds no pairs, which objective.name asks for.")
             return read
     raise Refusal(f"data.source: {path} is none of {', '.join(READERS)}.")
 
@@ -117,7 +141,9 @@ def _read(path: Path, lines: bool) -> Iterator[tuple[int, str]]:
         raise Refusal(f"data.source: {path} cannot be read ({error}).") from None
 
 
-def _is_text(arrow: Any, kind: Any) -> bool:
-    """Say whether a column of this type holds text, or bytes that should be."""
+def _is_text(arrow: Any, kind: Any, option: str) -> bool:
+    """Say whether a column of this type holds text, or bytes that should be; or whole numbers that may be a target."""
     kind = kind.value_type if arrow.types.is_dictionary(kind) else kind
+    if option == TARGET and arrow.types.is_integer(kind):
+        return True
     return str(kind) in {f"{large}{name}" for large in ("", "large_") for name in ("string", "binary")}

@@ -22,18 +22,22 @@ from lm.data.sources import Source
 from lm.refusal import Refusal
 from lm.text import learn, tokenizer
 
-VERSION = 2  # of the layout and of what is written; a store of another version is built again
+VERSION = 3  # of the layout and of what is written; a store of another version is built again
 INDEX = "index.json"
 
 
 class Split(NamedTuple):
-    """One split's tokens, random access: shards end to end, and where its records begin."""
+    """One split's tokens, random access: shards end to end, and where its texts begin.
+
+    A record is a text, or of pairs two: text 2n is the input of pair n, text 2n + 1 its target.
+    """
 
     shards: tuple[np.ndarray, ...]  # memory maps, uint16 or uint32
     starts: np.ndarray  # int64 (shards,): each shard's first token
-    offsets: np.ndarray  # int64 (records,): each record's first token, its end-of-text
+    offsets: np.ndarray  # int64 (texts,): each text's first token, its end-of-text
     tokens: int
-    bytes: int  # of UTF-8 text
+    bytes: int  # of UTF-8 text that is scored: all of it, or of pairs the targets
+    input_bytes: int = 0  # of pairs' inputs
 
     def read(self, places: np.ndarray) -> np.ndarray:
         """Return the int32 tokens at these places, across shards."""
@@ -51,7 +55,7 @@ class Part(NamedTuple):
     name: str
     weight: int
     folder: Path
-    facts: dict[str, dict[str, Any]]  # of each split: records, tokens, bytes, xz_bytes, files
+    facts: dict[str, dict[str, Any]]  # of each split: records, tokens, bytes, input_bytes, xz_bytes, files
     fingerprint: str
     train: Split
     valid: Split
@@ -118,8 +122,7 @@ def _tokenizer(root: Path, section: Any, sources: Mapping[str, Source], say: Cal
     def teach(folder: Path) -> dict[str, Any]:
         if learn.reads_text(section.tokenizer):
             say(f"tokenizer {section.tokenizer}: learning from {', '.join(sources)}")
-        streams = [(text for text, is_valid in build.texts(one, section) if text and not is_valid)
-                   for one in sources.values()]  # fmt: skip
+        streams = [(text.text for text in build.texts(one, section) if not text.is_valid) for one in sources.values()]
         learn.learn(section, _in_turn(streams)).save(folder)
         files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
         return {"fingerprint": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "files": files}
@@ -238,7 +241,7 @@ def _load(folder: Path, name: str, weight: int) -> Part:
         *shards, offsets = facts["files"]
         for shard in shards:
             _check_size(folder / shard["name"], shard["tokens"] * dtype.itemsize)
-        _check_size(folder / offsets["name"], facts["records"] * 8)
+        _check_size(folder / offsets["name"], offsets["texts"] * 8)
         counts = [shard["tokens"] for shard in shards]
         splits[split] = Split(
             shards=tuple(np.asarray(np.memmap(folder / shard["name"], dtype, "r")) for shard in shards),
@@ -246,6 +249,7 @@ def _load(folder: Path, name: str, weight: int) -> Part:
             offsets=np.asarray(np.memmap(folder / offsets["name"], np.int64, "r")),
             tokens=facts["tokens"],
             bytes=facts["bytes"],
+            input_bytes=facts["input_bytes"],
         )
     return Part(name, weight, folder, index["splits"], index["fingerprint"], **splits)
 

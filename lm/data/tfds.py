@@ -11,11 +11,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm.data.sources import Record, Source, stamps, text_of
+from lm.data.sources import Record, Source, fields, stamps, texts_of
 from lm.refusal import Refusal, extra, nearest
 
 _FORMAT = "array_record"  # the one with random access; TFDS's .parquet loses rows
@@ -32,10 +32,11 @@ def prepared(name: str, section: Any) -> Source:
     splits = _splits(folder)
     if "train" not in splits:
         raise Refusal(f"data.source 'tfds:{name}' has no split 'train' in {folder}: it has {', '.join(splits)}.")
-    read = lambda split: _records(folder, split, section.text_field)
+    names = fields(section)
+    read = lambda split: _records(folder, split, names)
     return Source(
         records=lambda: read("train"),
-        key=f"tfds {section.text_field} {stamps(folder.parent, sorted(folder.iterdir()))}",
+        key=f"tfds {json.dumps(names)} {stamps(folder.parent, sorted(folder.iterdir()))}",
         size=sum(int(splits[split].get("numBytes", 0)) for split in ("train", "validation") if split in splits),
         valid=(lambda: read("validation")) if "validation" in splits else None,
     )
@@ -114,19 +115,21 @@ def _splits(folder: Path) -> dict[str, dict[str, Any]]:
     return splits
 
 
-def _records(folder: Path, split: str, field: str) -> Iterator[Record]:
+def _records(folder: Path, split: str, fields: Mapping[str, str]) -> Iterator[Record]:
     library = extra("tensorflow_datasets", "tfds", "data.source reads tfds:")
     count = number = 0
     try:
         rows = library.builder_from_directory(str(folder)).as_data_source(split)
         features = rows.dataset_info.features
-        if field not in features:
-            have = ", ".join(features)
-            raise Refusal(f"data.source: {folder} has no feature {field!r} (data.text_field) among {have}.")
+        for option, name in fields.items():
+            if name not in features:
+                have = ", ".join(features)
+                raise Refusal(f"data.source: {folder} has no feature {name!r} ({option}) among {have}.")
         for number, row in enumerate(_rows(rows), 1):
-            if text := text_of(row[field], f"{folder}, {split} record {number}", field):
+            plain = {name: _plain(features[name], value) for name, value in row.items() if name in fields.values()}
+            if texts := texts_of(plain, f"{folder}, {split} record {number}", fields):
                 count += 1
-                yield Record(f"{split}:{number}", text)
+                yield Record(f"{split}:{number}", *texts)
     except (RuntimeError, ValueError, IndexError, OSError) as error:
         words = " ".join(str(error).split()).rstrip(".")
         raise Refusal(f"data.source: {folder} cannot be read after {split} record {number} ({words}).") from None
@@ -137,6 +140,13 @@ def _records(folder: Path, split: str, field: str) -> Iterator[Record]:
 def _rows(rows: Any) -> Iterator[dict[str, Any]]:
     for start in range(0, len(rows), _ROWS):
         yield from rows.__getitems__(list(range(start, min(start + _ROWS, len(rows)))))
+
+
+def _plain(feature: Any, value: Any) -> Any:
+    """Return a value as Python has it; a class that has a name by its name."""
+    if getattr(feature, "names", None):
+        return feature.int2str(int(value))
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
 
 
 def _has_tensorflow() -> bool:

@@ -1,4 +1,4 @@
-"""A split's tokens in; a plan of windows out, each random access, with segment ids and positions."""
+"""A split's tokens in; a plan of windows out, each random access, with segment ids and positions; or of pairs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.data.packing import PACKINGS, Plan
+from lm.data.pairs import Pairs, pairs
 from lm.data.store import Part, Split
 
 
@@ -33,7 +34,7 @@ class Windows(NamedTuple):
     cross_records: bool
     source: int
 
-    def window(self, index: int) -> Window:
+    def unit(self, index: int) -> Window:
         """Return window `index`; what a split does not have is padding, all of it from window `plan.all` on."""
         starts, stops = self.plan.stretches(index)
         offsets = self.split.offsets
@@ -59,18 +60,35 @@ class Windows(NamedTuple):
         segments, positions = ((field * is_text).astype(np.int32) for field in (np.cumsum(is_first), positions))
         return Window(ids, segments, positions, is_scored, self.source)
 
+    def numbers(self) -> dict[str, Any]:
+        """Return how many are trained on, and the share of their places that score a token."""
+        places = self.plan.whole * self.context
+        return {"windows": self.plan.whole, "filled": min(1.0, (self.split.tokens - 1) / max(1, places))}
 
-def epoch(parts: Sequence[Part], windows: Sequence[Windows]) -> int:
-    """Return the places of all windows that are trained on, free ones too: what steps of an epoch are counted by."""
-    return sum(mine.plan.whole * mine.context for part, mine in zip(parts, windows, strict=True) if part.weight)
+
+Units = Windows | Pairs  # of a split of one part: what its rows are shaped from
 
 
-def planned(parts: Sequence[Part], split: str, section: Any, context: int) -> list[Windows]:
-    """Return the windows of a split of every part; section is config.data."""
+def epoch(parts: Sequence[Part], units: Sequence[Units], context: int) -> int:
+    """Return the places of an epoch's rows, free ones too: what its steps are counted by; `context` is the model's."""
+    return context * sum(mine.plan.whole for part, mine in zip(parts, units, strict=True) if part.weight)
 
-    def windows(source: int, part: Part) -> Windows:
+
+def planned(parts: Sequence[Part], split: str, section: Any, context: int) -> list[Units]:
+    """Return the windows, or the pairs, of a split of every part.
+
+    Args:
+      parts: of the store.
+      split: train or valid.
+      section: config.data, resolved.
+      context: tokens of a window after its first.
+    """
+
+    def units(source: int, part: Part) -> Units:
         mine: Split = getattr(part, split)
+        if section.unit == "pair":
+            return pairs(mine, source)
         plan = PACKINGS[section.packing](mine.offsets, mine.tokens, context)
         return Windows(mine, plan, context, section.cross_records, source)
 
-    return [windows(source, part) for source, part in enumerate(parts)]
+    return [units(source, part) for source, part in enumerate(parts)]

@@ -13,6 +13,7 @@ from lm.text.tokenizer import FILE, Tokenizer, from_json, read_bytes
 
 KIND = "place"
 CONFIG = "tokenizer_config.json"
+_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _FILES = (FILE, CONFIG, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 
 
@@ -48,24 +49,23 @@ def _text(path: Path) -> str:
         raise Refusal(f"{path} is no UTF-8.") from None
 
 
-def write(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a tokenizer's files: those it was published as, or as ours says it."""
+def write(tokenizer: Tokenizer, folder: Path, ids: Mapping[str, Any]) -> None:
+    """Write a tokenizer's files: those it was published as, or what ours says.
+
+    ids: config.json and generation_config.json as one, which name special tokens by their ids.
+    """
     files = {name: text for name, text in tokenizer.published.items() if name in _FILES} or {
         FILE: tokenizer.to_json(),
-        CONFIG: json.dumps(_config(tokenizer), indent=2, sort_keys=True),
+        CONFIG: json.dumps(_config(tokenizer, ids), indent=2, sort_keys=True),
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _config(tokenizer: Tokenizer) -> dict[str, Any]:
-    end = tokenizer.token(tokenizer.end)
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": end,
-        "eos_token": end,
-        "clean_up_tokenization_spaces": False,
-    }
+def _config(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, Any]:
+    named = {f"{role}_token": ids.get(f"{role}_token_id") for role in _ROLES}
+    spelled = {name: tokenizer.spelled(index) for name, index in named.items() if type(index) is int}
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **spelled}
 
 
 def _end(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) -> str:

@@ -103,6 +103,10 @@ class Tokenizer:
         """Return the text of one token, for people to read; an id beyond the vocabulary is a `?`."""
         return self._end if index == self.end else self.decode([index]) if index < self.size else "?"
 
+    def spelled(self, index: int) -> str | None:
+        """Return how the vocabulary spells a token, special ones too; None where there is none."""
+        return self._inner.id_to_token(index)
+
     def to_json(self) -> str:
         """Return the tokenizer as the text of a tokenizer.json."""
         return self._inner.to_str()

@@ -69,7 +69,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     goal = objective(config.objective, _setting(config.model, tokens.tokenizer))
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
-    config = bind(config, tokens=windows.epoch(tokens.parts, train))
+    config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)

@@ -10,12 +10,12 @@ from lm.text.tokenizer import Tokenizer
 
 
 class Bundle(NamedTuple):
-    """A model to work with. config: resolved. model: its definition. params: arrays. tokenizer: its ids."""
+    """A model to work with. config: resolved. model: its definition. params: arrays. tokenizer: its ids, or None."""
 
     config: ml_collections.FrozenConfigDict
     model: Transformer
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
 
 def shapes(model: Transformer) -> Any:

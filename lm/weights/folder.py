@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,14 @@ def pickled(path: Path) -> Refusal:
     )
 
 
-def write(folder: Path, published: Published, say: Callable[[str], None], shard: int = _SHARD) -> None:
+def write(folder: Path, published: Published, shard: int = _SHARD) -> None:
     """Write a folder that Transformers opens; it appears under its name when all of it is written.
 
-    Raises:
-      Refusal: the folder is there already.
+    Args:
+      folder: that is not there yet.
+      published: what to write.
+      shard: bytes of tensors in a file; of more there are several files, and an index.
     """
-    if folder.exists():
-        raise Refusal(f"{folder} is there already; name another.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     part.mkdir()
@@ -68,29 +68,28 @@ def write(folder: Path, published: Published, say: Callable[[str], None], shard:
         if published.generation:
             _dump(part / GENERATION, published.generation)
         if published.tokenizer:
-            tokenizers.write(published.tokenizer, part)
-        _write_tensors(part, published.tensors, say, shard)
+            tokenizers.write(published.tokenizer, part, published.config | published.generation)
+        _write_tensors(part, published.tensors, shard)
         os.rename(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_tensors(folder: Path, tensors: Mapping[str, Tensor], say: Callable[[str], None], shard: int) -> None:
+def _write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard: int) -> None:
     groups: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
-        if groups[-1] and size + safetensors.nbytes(tensor) > shard:
+        if groups[-1] and size + tensor.nbytes > shard:
             groups.append({})
             size = 0
         groups[-1][name] = tensor
-        size += safetensors.nbytes(tensor)
+        size += tensor.nbytes
     count = len(groups)
     files = [WEIGHTS if count == 1 else f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
     for file, group in zip(files, groups, strict=True):
-        say(f"writing {file}")
         safetensors.write(folder / file, group)
     if count > 1:
-        total = sum(map(safetensors.nbytes, tensors.values()))
+        total = sum(tensor.nbytes for tensor in tensors.values())
         where = {name: file for file, group in zip(files, groups, strict=True) for name in group}
         _dump(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from lm import checkpoint, workdir
+from lm import checkpoint, trees, workdir
 from lm.config.files import from_json
 from lm.config.resolve import resolve
 from lm.families.base import SILENT
@@ -25,10 +25,11 @@ from lm.weights import config as configs
 from lm.weights import folder as folders
 from lm.weights import gguf, layout
 from lm.weights.bundle import Bundle, shapes
-from lm.weights.published import Published
+from lm.weights.published import Published, Tensor, told
 
 GGUF = ".gguf"
 DTYPES = ("float32", "bfloat16")
+TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "q8_0": "Q8_0"}  # of .gguf files that are written
 
 _Say = Callable[[str], None]
 _Sharding = Callable[[str, Any], jax.sharding.Sharding]
@@ -64,7 +65,7 @@ def open_place(place: str, say: _Say = _stderr, dtype: str = "", sharding: _Shar
     published = _published(place)
     described = _described(published, dtype)
     section = described.config.model
-    params = layout.load(published.tensors, section, sharding)
+    params = layout.load(told(published.tensors, f"reading {place}", say), section, sharding)
     return Bundle(described.config, Transformer(section), params, described.tokenizer)
 
 
@@ -76,37 +77,60 @@ def describe(place: str) -> Description:
     return Description(_config(folder), tokenizer.load(folder / workdir.TOKENIZER))
 
 
-def save_place(bundle: Bundle, place: str, say: _Say = _stderr) -> None:
+def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "") -> None:
     """Write a Bundle as a folder of Hugging Face's, or as a file where the PLACE ends in .gguf.
+
+    Args:
+      bundle: of any PLACE.
+      place: where there is nothing yet.
+      say: hears of long work.
+      dtype: of DTYPES, or of TYPES where a .gguf file is written; "": that of the parameters.
 
     Raises:
       Refusal: something is there, or the published form cannot hold the model.
     """
-    section = bundle.config.model
-    published = bundle.tokenizer.published if bundle.tokenizer else {}
-    config = json.loads(published.get(folders.CONFIG, "{}"))
-    kept = {name: value for name, value in config.items() if re.fullmatch(SILENT.names, name)}
-    ids = {} if config or not bundle.tokenizer else dict.fromkeys(_IDS, bundle.tokenizer.end)
-    generation = json.loads(published.get(folders.GENERATION, json.dumps(ids)))
-    published = Published(
-        config=kept | ids | configs.to_theirs(section),
-        generation=generation,
-        tensors=layout.theirs(bundle.params, section),
-        tokenizer=bundle.tokenizer,
-    )
-    if place.endswith(GGUF):
-        gguf.write(Path(place), published, _type(Path(place), section))
+    path = Path(place)
+    is_gguf = path.suffix == GGUF
+    dtype = dtype or bundle.config.model.parameter_dtype
+    if path.exists():
+        raise Refusal(f"{place} is there already; name another.")
+    if path.suffix in (".safetensors", *folders.PICKLES):
+        raise Refusal(f"{place} is no PLACE to write: name a folder, or a file that ends in .gguf.")
+    if dtype not in (TYPES if is_gguf else DTYPES):
+        raise Refusal(
+            f"{place} is not written as {dtype}: it must be one of {', '.join(TYPES if is_gguf else DTYPES)}."
+        )
+    published = _to_published(bundle, "" if is_gguf else dtype)
+    published = published._replace(tensors=told(published.tensors, f"writing {place}", say))
+    if is_gguf:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        gguf.write(path, published, TYPES[dtype])
     else:
-        folders.write(Path(place), published, say)
+        folders.write(path, published)
 
 
-def _type(path: Path, section: Any) -> str:
-    """Return the type that a .gguf file's name ends in, as in `a.Q8_0.gguf`; else that of the parameters."""
-    last = re.split(r"[.-]", path.stem)[-1].upper()
-    return last if last in gguf.WRITTEN else {"float32": "F32", "bfloat16": "BF16"}[section.parameter_dtype]
+def _to_published(bundle: Bundle, dtype: str) -> Published:
+    """Return a Bundle as it is published; of a published one with all of its config that says nothing to us."""
+    section, known = bundle.config.model, bundle.tokenizer
+    before = known.published if known else {}
+    config = json.loads(before.get(folders.CONFIG, "{}"))
+    kept = {name: value for name, value in config.items() if re.fullmatch(SILENT.names, name)}
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), known.end) if known and not before else {}
+    tensors = layout.theirs(bundle.params, section)
+    written = configs.to_theirs(section)
+    if dtype:
+        written |= {"dtype": dtype}
+        tensors = {name: _cast(tensor, dtype) for name, tensor in tensors.items()}
+    return Published(
+        config=kept | ends | written,
+        generation=json.loads(before.get(folders.GENERATION, json.dumps(ends))),
+        tensors=tensors,
+        tokenizer=known,
+    )
 
 
-_IDS = ("bos_token_id", "eos_token_id")
+def _cast(tensor: Tensor, dtype: str) -> Tensor:
+    return tensor._replace(dtype=dtype, read=lambda: tensor.read().astype(dtype, copy=False))
 
 
 def _published(place: str) -> Published:
@@ -176,9 +200,20 @@ def _open_workdir(place: str, say: _Say, dtype: str, sharding: _Sharding | None)
         raise Refusal(f"{folder} has no checkpoint of step {step}: it has {have}.")
     elif reason := checkpoint.damage(checkpoints / str(step)):
         raise Refusal(f"checkpoint {step} is damaged: {reason}.")
-    model = Transformer(config.model)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes(model))
+    where = sharding or (lambda path, leaf: here)
+    placed = lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where(path, leaf))
+    template = trees.mapped(placed, shapes(Transformer(config.model)))
     is_averaged = not is_raw and "averaged" in checkpoint.meta(checkpoints, step)["leaves"]
     params = checkpoint.restore(checkpoints / str(step), "averaged" if is_averaged else "params", template)
-    return Bundle(config, model, params, tokenizer.load(folder / workdir.TOKENIZER))
+    if dtype and dtype != config.model.parameter_dtype:
+        config = _with(config, dtype)
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    return Bundle(config, Transformer(config.model), params, tokenizer.load(folder / workdir.TOKENIZER))
+
+
+def _with(config: ml_collections.FrozenConfigDict, dtype: str) -> ml_collections.FrozenConfigDict:
+    """Return the config with another dtype of its parameters."""
+    other = ml_collections.ConfigDict(config)
+    other.model.parameter_dtype = dtype
+    return resolve(other)

@@ -1,11 +1,16 @@
 """What weights from elsewhere are, whatever file they come from: a config, tensors read one at a time, a tokenizer."""
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import ml_dtypes  # noqa: F401, makes "bfloat16" a dtype of NumPy's
 import numpy as np
 
 from lm.text.tokenizer import Tokenizer
+
+_EVERY = 5.0  # seconds between two words about a long work
 
 
 class Tensor(NamedTuple):
@@ -14,6 +19,11 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class Published(NamedTuple):
@@ -32,3 +42,21 @@ class Published(NamedTuple):
 def is_name(name: str) -> bool:
     """Say whether a file may call a tensor so: no name is a path, or holds anything that a terminal acts on."""
     return name.isprintable() and ".." not in name and "\\" not in name and name[:1] not in ("", "/")
+
+
+def told(tensors: Mapping[str, Tensor], what: str, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """Return the same tensors, of whose reading `say` hears every few seconds how far it is."""
+    whole = sum(tensor.nbytes for tensor in tensors.values())
+    seen: set[str] = set()
+    last = [time.monotonic()]
+
+    def read(name: str) -> np.ndarray:
+        array = tensors[name].read()
+        seen.add(name)
+        if time.monotonic() - last[0] > _EVERY:
+            last[0] = time.monotonic()
+            done = sum(tensors[name].nbytes for name in seen)
+            say(f"{what}: {done / whole:.0%} of {whole / 1e9:.2f} GB")
+        return array
+
+    return {name: tensor._replace(read=lambda name=name: read(name)) for name, tensor in tensors.items()}

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401, makes "bfloat16" a dtype of NumPy's
 import numpy as np
 
 from lm.refusal import Refusal
@@ -65,7 +64,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + nbytes(tensor)
+        start, end = end, end + tensor.nbytes
         header[name] = {"dtype": spelled[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     data = json.dumps(header, separators=(",", ":")).encode()
     data += b" " * (-len(data) % 8)  # so that the tensors begin at a multiple of 8
@@ -75,11 +74,6 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
             file.write(np.ascontiguousarray(tensor.read()).reshape(-1).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def nbytes(tensor: Tensor) -> int:
-    """Return a tensor's size in bytes."""
-    return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], str, int, int]:

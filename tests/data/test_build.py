@@ -19,7 +19,7 @@ def held(records, valid_fraction=0.1, valid=None, normalization="none"):
     source = Source(lambda: iter(Record(*record) for record in records), "", 0, valid)
     section = SimpleNamespace(valid_fraction=valid_fraction, normalization=normalization)
     found = list(build.texts(source, section))
-    return [[text for text, is_valid in found if is_valid == flag] for flag in (False, True)]
+    return [[text.text for text in found if text.is_valid == flag] for flag in (False, True)]
 
 
 def test_few_records_give_their_tails():
@@ -30,12 +30,12 @@ def test_few_records_give_their_tails():
 
 def test_many_records_are_held_out_whole_by_their_ids_alone():
     records = [
-        (f"doc{number}#{part}", f"{number} {part}", f"doc{number}")
+        (f"doc{number}#{part}", f"{number} {part}", None, f"doc{number}")
         for number in range(499)
         for part in ("code", "prose")
     ]
     train, valid = held(records)
-    assert sorted(train + valid) == sorted(text for _, text, _ in records)
+    assert sorted(train + valid) == sorted(text for _, text, *_ in records)
     documents = {text.split()[0] for text in valid}
     assert sorted(valid) == sorted(f"{number} {part}" for number in documents for part in ("code", "prose"))
     assert 0.06 < len(documents) / 499 < 0.14
@@ -43,7 +43,7 @@ def test_many_records_are_held_out_whole_by_their_ids_alone():
 
 
 def test_a_hundred_documents_are_many_and_parts_do_not_count():
-    parts = [(f"part{number}", f"text {number}", f"doc{number % 99}") for number in range(197)]
+    parts = [(f"part{number}", f"text {number}", None, f"doc{number % 99}") for number in range(197)]
     assert len(held(parts)[1]) == 197  # a tail of each
     assert len(held([*parts, ("doc99", "text")])[1]) < 50
 
@@ -99,11 +99,11 @@ def test_a_failure_in_a_chunk_is_raised_after_those_before_it():
 
 def test_chunks_hold_a_bounded_part_of_the_text(monkeypatch):
     monkeypatch.setattr(build, "_CHUNK_CHARACTERS", 97)
-    texts = [("x" * length, length % 3 == 0) for length in (0, 1, 50, 60, 3, 0, 400, 7)]
+    texts = [build.Text("x" * length, length % 3 == 0) for length in (1, 50, 60, 3, 400, 7)]
     chunks = list(build._chunks(texts))
-    assert [pair for chunk in chunks for pair in chunk] == [pair for pair in texts if pair[0]]
+    assert [text for chunk in chunks for text in chunk] == texts
     for chunk in chunks[:-1]:
-        assert sum(len(text) for text, _ in chunk[:-1]) < 97 <= sum(len(text) for text, _ in chunk)
+        assert sum(len(text.text) for text in chunk[:-1]) < 97 <= sum(len(text.text) for text in chunk)
 
 
 def test_what_is_written_is_each_record_after_an_end_of_text(tmp_path):
@@ -114,7 +114,7 @@ def test_what_is_written_is_each_record_after_an_end_of_text(tmp_path):
     source = Source(lambda: iter(records), "", 0)
     facts = build.write(source, section, learned, np.dtype(np.uint32), tmp_path, heard.append)
     for name, flag in (("train", False), ("valid", True)):
-        texts = [text for text, is_valid in build.texts(source, section) if is_valid == flag]
+        texts = [text.text for text in build.texts(source, section) if text.is_valid == flag]
         ids, offsets = [], []
         for text in texts:
             offsets.append(len(ids))

@@ -66,7 +66,7 @@ def test_prose_is_docstrings_and_comments_in_order_of_appearance():
     text = '"""Module."""\nx = 3  # beside code\n# block\n# of two\n\n# another\n'
     text += 'def f():\n    """Function."""\n    return "string"\n'
     (record,) = embedded._prose("m.py", text)
-    assert record == ("m.py#prose", "Module.\n\nblock\nof two\n\nanother\n\nFunction.\n", "m.py")
+    assert record == Record("m.py#prose", "Module.\n\nblock\nof two\n\nanother\n\nFunction.\n", document="m.py")
     assert list(embedded._prose("m.py", "x = 3\n")) == []
 
 

@@ -18,13 +18,13 @@ def test_facts_are_what_can_be_counted(section, source_of, packing):
     assert found["fingerprint"] == opened.fingerprint
     assert [part["source"] for part in found["parts"]] == ["files:a", "files:b", "files:c"]
     assert [part["share"] for part in found["parts"]] == [0.75, 0.25, 0.0]
-    split = {"records": 1, "tokens": 92, "bytes": 90}
+    split = {"records": 1, "tokens": 92, "bytes": 90, "input_bytes": 0}
     for part in found["parts"]:
         assert part["train"] == split | {"xz_bytes": None}
         assert part["valid"]["bytes"] == 10 and part["valid"]["xz_bytes"] > 0
         assert part["windows"] == 7 and part["filled"] == 1.0  # 91 scored tokens in 7 windows of 13
     assert [part["epochs"] for part in found["parts"]] == [60 / 7, 20 / 7, 0]
-    assert found["train"] == {"records": 2, "tokens": 184, "bytes": 180, "xz_bytes": None}
+    assert found["train"] == {"records": 2, "tokens": 184, "bytes": 180, "input_bytes": 0, "xz_bytes": None}
     assert found["valid"]["bytes"] == 30
     assert found["valid"]["xz_bytes"] == sum(part["valid"]["xz_bytes"] for part in found["parts"])
 

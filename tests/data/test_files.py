@@ -33,7 +33,7 @@ def table(values, **options):
 
 
 def opened(pattern, field="text"):
-    return files(str(pattern), SimpleNamespace(text_field=field))
+    return files(str(pattern), SimpleNamespace(text_field=field, unit="text"))
 
 
 FILES = {

@@ -110,7 +110,7 @@ def opened(folder):
     """Return a function: name, and fields of the data section → the source of a prepared set."""
 
     def make(name, field="text", root=folder):
-        return catalog.source(f"tfds:{name}", SimpleNamespace(folder=str(root), text_field=field))
+        return catalog.source(f"tfds:{name}", SimpleNamespace(folder=str(root), text_field=field, unit="text"))
 
     return make
 

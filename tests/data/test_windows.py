@@ -85,7 +85,7 @@ def test_windows_are_those_of_the_slow_version(context, cross_records, shard_siz
     expected = slow(RECORDS, context, cross_records)
     assert windows.plan.all == len(expected)
     for index, rows in enumerate(expected):
-        window = windows.window(index)
+        window = windows.unit(index)
         fields = window.ids, window.segments, window.positions
         assert all(field.dtype == np.int32 and field.shape == (context + 1,) for field in fields)
         assert np.stack(fields, -1).tolist() == [list(row) for row in rows]
@@ -99,10 +99,10 @@ def test_packed_windows_are_those_of_the_slow_version(context, shard_sizes):
     split = split_of(RECORDS, shard_sizes)
     windows, crossing = (windows_of(split, context, crosses, "first_fit") for crosses in (False, True))
     for index, rows in enumerate(slow_packed(split, windows)):
-        window = windows.window(index)
+        window = windows.unit(index)
         assert [list(row) for row in zip(*window[:4], strict=True)] == [list(row) for row in rows]
         assert all(field.dtype == np.int32 for field in window[:3])
-        other, count = crossing.window(index), sum(segment > 0 for _, segment, _, _ in rows)
+        other, count = crossing.unit(index), sum(segment > 0 for _, segment, _, _ in rows)
         assert other.ids.tolist() == window.ids.tolist() and other.is_scored.tolist() == window.is_scored.tolist()
         assert other.positions.tolist() == list(range(count)) + [0] * (context + 1 - count)
         assert other.segments.tolist() == [1] * count + [0] * (context + 1 - count)
@@ -113,7 +113,7 @@ def test_packed_windows_are_those_of_the_slow_version(context, shard_sizes):
 def test_every_token_after_the_first_is_a_target_once(context, packing):
     split = split_of(RECORDS)
     windows = windows_of(split, context, packing=packing)
-    targets = [window.ids[window.is_scored] for window in map(windows.window, range(windows.plan.all))]
+    targets = [window.ids[window.is_scored] for window in map(windows.unit, range(windows.plan.all))]
     assert sorted(np.concatenate(targets)) == sorted(split.read(np.arange(1, split.tokens)))
     if packing == "split":
         assert np.concatenate(targets).tolist() == split.read(np.arange(1, split.tokens)).tolist()
@@ -134,7 +134,7 @@ def test_packing_changes_no_loss(tiny, random_params, setting, context):
 
     def scored(plan):
         windows = Windows(split, plan, context, False, 0)
-        rows = [goal.shape(windows.window(index), None) for index in range(plan.all)]
+        rows = [goal.shape(windows.unit(index), None) for index in range(plan.all)]
         batch = jax.tree.map(lambda *fields: np.stack(fields), *rows)
         found = {}
         for index, (row, weights) in enumerate(zip(np.asarray(losses(batch)), batch.weights, strict=True)):
@@ -157,7 +157,7 @@ def test_a_record_sees_itself_alone_and_counts_from_its_beginning():
     split = split_of(RECORDS)
     windows = windows_of(split, 11)
     for index in range(windows.plan.all):
-        ids, segments, positions, _, _ = windows.window(index)
+        ids, segments, positions, _, _ = windows.unit(index)
         real = segments > 0
         begins = np.flatnonzero(real & (positions == 0))
         assert begins[0] == 0 and np.all(ids[begins[1:]] == END)  # each later segment opens with an end-of-text
@@ -167,7 +167,7 @@ def test_a_record_sees_itself_alone_and_counts_from_its_beginning():
 
 def test_crossing_records_changes_segments_and_positions_but_no_ids():
     split = split_of(RECORDS)
-    alone, crossing = (windows_of(split, 13, cross_records).window(0) for cross_records in (False, True))
+    alone, crossing = (windows_of(split, 13, cross_records).unit(0) for cross_records in (False, True))
     assert alone.ids.tolist() == crossing.ids.tolist()
     assert alone.segments.max() > 1 and crossing.segments.max() == 1
     assert crossing.positions.tolist() == list(range(14)) != alone.positions.tolist()
@@ -177,20 +177,20 @@ def test_crossing_records_changes_segments_and_positions_but_no_ids():
 def test_the_last_window_is_padded_and_those_after_it_are_nothing_else(context):
     windows = windows_of(split_of(RECORDS), context)
     missing = windows.plan.all * context - (windows.split.tokens - 1)
-    last = windows.window(windows.plan.all - 1)
+    last = windows.unit(windows.plan.all - 1)
     assert missing > 0 and windows.plan.whole == windows.plan.all - 1
     assert np.count_nonzero(last.segments == 0) == missing and last.segments[0] == 1
     for packing in PACKINGS:
         windows = windows_of(split_of(RECORDS), context, packing=packing)
         for index in (windows.plan.all, windows.plan.all + 7):
-            after = windows.window(index)
+            after = windows.unit(index)
             assert all(field.shape == (context + 1,) and not field.any() for field in after[:4])
 
 
 def test_a_split_that_fills_its_windows_has_no_padding():
     windows = windows_of(split_of(RECORDS), 32)
     assert windows.split.tokens == 33
-    assert windows.plan.all == windows.plan.whole == 1 and windows.window(0).segments.min() == 1
+    assert windows.plan.all == windows.plan.whole == 1 and windows.unit(0).segments.min() == 1
 
 
 @pytest.mark.parametrize("packing", ["split", "first_fit"])
@@ -203,6 +203,6 @@ def test_two_epochs_of_a_run_are_two(tmp_path, packing):
     config = bind(resolve(config), vocabulary=257)
     opened = store.open_store(config.data)
     train = windows.planned(opened.parts, "train", config.data, 128)
-    steps = bind(config, tokens=windows.epoch(opened.parts, train)).train.steps
+    steps = bind(config, tokens=windows.epoch(opened.parts, train, 128)).train.steps
     (part,) = facts(opened, train, steps * config.data.batch_size)["parts"]
     assert abs(part["epochs"] - 2) < 16 / part["windows"]

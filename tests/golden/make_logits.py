@@ -1,56 +1,40 @@
-"""Nothing in; gpt2_tiny.npz and llama_tiny.npz beside this file out: random weights and Hugging Face's logits of them.
+"""Nothing in; MODEL_tiny.npz beside this file out for every model of models.py: its weights, and what comes of them.
 
     python tests/golden/make_logits.py        (needs torch and transformers: pip install -e '.[parity]')
 
-Made with torch 2.13.0 and transformers 5.23.0. The keys: `ids` (B, T), `logits` (B, T, V), and every tensor by name.
+Made with torch 2.13.0 and transformers 5.23.0. The keys: `config`, its config.json; `ids` `(B, T)` with `mask`, what
+of them is text, and `logits` `(B, T, V)`; `greedy`, what follows the first row; and every tensor by name.
 """
 
+import json
+import tempfile
 from pathlib import Path
 
+import models
 import numpy as np
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
-GPT2 = GPT2Config(
-    vocab_size=61,
-    n_positions=13,
-    n_embd=24,
-    n_layer=3,
-    n_head=4,
-    n_inner=40,
-    bos_token_id=0,
-    eos_token_id=0,
-    attn_implementation="eager",
-)
-LLAMA = LlamaConfig(
-    vocab_size=61,
-    max_position_embeddings=13,
-    hidden_size=24,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=8,
-    intermediate_size=40,
-    rms_norm_eps=1e-5,
-    rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-    tie_word_embeddings=False,
-    attn_implementation="eager",
-)
+from safetensors.numpy import load_file
 
 
 def main() -> None:
-    for name, model in (("gpt2_tiny", GPT2LMHeadModel(GPT2)), ("llama_tiny", LlamaForCausalLM(LLAMA))):
-        generator = torch.Generator().manual_seed(7)
-        model = model.float().eval()
-        with torch.no_grad():
-            for path, tensor in model.named_parameters():
-                center = 1.0 if path.endswith("weight") and tensor.ndim == 1 else 0.0
-                tensor.copy_(center + 0.3 * torch.randn(tensor.shape, generator=generator))
-            ids = torch.randint(0, 61, (3, 11), generator=generator)
-            logits = model(ids).logits
-        tensors = {path: tensor.detach().numpy() for path, tensor in model.named_parameters()}
-        file = Path(__file__).parent / f"{name}.npz"
-        np.savez_compressed(file, ids=ids.numpy().astype(np.int32), logits=logits.numpy(), **tensors)
+    ids, mask = models.batch()
+    for name, tiny in models.MODELS.items():
+        model = models.make(tiny)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            config = json.loads((Path(folder) / "config.json").read_text())
+            tensors = load_file(Path(folder) / "model.safetensors")
+        logits = models.logits(model, ids, mask) * mask[..., None]
+        file = Path(__file__).parent / f"{name}_tiny.npz"
+        np.savez_compressed(
+            file,
+            config=np.array(json.dumps(config)),
+            ids=ids.astype(np.int32),
+            mask=mask,
+            logits=logits.astype(np.float32),
+            greedy=models.greedy(model, ids[0]).astype(np.int32),
+            **tensors,
+        )
+        print(f"{file.name}: {file.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""Every family beside Hugging Face Transformers: their folder opens here and ours there, with the same results."""
+
+import json
+
+import jax
+import models
+import numpy as np
+import pytest
+import transformers
+
+from lm.generate import decode, samplers
+from lm.weights.place import open_place, save_place
+
+ALL = models.MODELS | models.FORMS
+
+
+def ours(bundle, ids, mask):
+    """Return a Bundle's logits `(B, T, V)`."""
+    positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+    out = jax.jit(bundle.model.apply)({"params": bundle.params}, ids, positions, mask.astype(np.int32))
+    logits = np.asarray(out.hidden @ out.unembed)
+    return logits if out.unembed_bias is None else logits + np.asarray(out.unembed_bias)
+
+
+def greedy(bundle, row):
+    """Return the NEW likeliest tokens behind a row."""
+    reading = decode.prefill(bundle.model, bundle.params, row[None], np.array([len(row)]))
+    settings = samplers.Settings(0.0, 0, 1.0)
+    return decode.extend(bundle.model, settings, models.NEW, bundle.params, reading, jax.random.key(0), 0)[1][0]
+
+
+def theirs(folder):
+    """Return what Transformers makes of a folder, nothing missing and nothing left over."""
+    auto = {"Causal": transformers.AutoModelForCausalLM, "Masked": transformers.AutoModelForMaskedLM}
+    (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
+    kind = next((auto[word] for word in auto if word in architecture), transformers.AutoModelForCausalLM)
+    model, report = kind.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
+    assert not any(report.values()), report
+    return model.eval()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ALL)
+def test_logits_and_tokens_agree_both_ways(name, tmp_path):
+    model = models.make(ALL[name])
+    model.save_pretrained(tmp_path / "theirs")
+    ids, mask = models.batch()
+    logits = models.logits(model, ids, mask)
+    assert np.ptp(logits[mask]) > 5
+    bundle = open_place(str(tmp_path / "theirs"))
+    np.testing.assert_allclose(ours(bundle, ids, mask)[mask], logits[mask], rtol=0, atol=1e-4)
+    save_place(bundle, str(tmp_path / "ours"))
+    again = theirs(tmp_path / "ours")
+    np.testing.assert_allclose(models.logits(again, ids, mask)[mask], logits[mask], rtol=0, atol=1e-4)
+    if model.can_generate():
+        tokens = models.greedy(model, ids[0])
+        np.testing.assert_array_equal(greedy(bundle, ids[0]), tokens)
+        np.testing.assert_array_equal(models.greedy(again, ids[0]), tokens)
+
+
+OLD = {  # what configurations said before transformers 5, and what to take out for it
+    "llama": ({"rope_theta": 500.0, "rope_scaling": None, "torch_dtype": "float32"}, ("rope_parameters", "dtype")),
+    "gpt2": ({"n_ctx": models.CONTEXT, "torch_dtype": "float32"}, ("dtype",)),
+}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", OLD)
+def test_the_older_form_means_the_same(name, tmp_path):
+    model = models.make(ALL[name])
+    model.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
+    assert (tmp_path / "theirs" / "model.safetensors.index.json").is_file()
+    path = tmp_path / "theirs" / "config.json"
+    new, old = OLD[name]
+    config = {key: value for key, value in json.loads(path.read_text()).items() if key not in old} | new
+    path.write_text(json.dumps(config))
+    ids, mask = models.batch()
+    bundle = open_place(str(tmp_path / "theirs"))
+    np.testing.assert_allclose(ours(bundle, ids, mask)[mask], models.logits(model, ids, mask)[mask], rtol=0, atol=1e-4)
