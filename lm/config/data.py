@@ -23,6 +23,7 @@ from lm.refusal import Refusal
 LONGEST_CYCLE = 1_000_000  # samples after which the shares of a mixture must have repeated: six digits of each
 PAIRED = ("seq2seq", "classify")  # objectives that learn from pairs, an input and its target
 _PAIRS, _TEXTS = ("embedded:summaries", "embedded:kinds"), ("embedded", "embedded:prose", "embedded:code")
+LEARNED = ("byte", "char", "bpe", "unigram", "wordpiece")  # tokenizers whose vocabulary is made here, not of a file
 _SIZE = r"(25[89]|2[6-9]\d|[3-9]\d\d|[1-9]\d{3,6})"
 
 FIELDS = {
@@ -97,6 +98,20 @@ FIELDS = {
         "spelling of the end-of-text token; empty: <|endoftext|>, or what a tokenizer's file has in its place",
         spelled(r"[^\n]*", "text of one line"),
     ),
+    "data.mask_token": Field(
+        None,
+        "spelling of the mask token, behind the SIZE tokens of one that is learned; empty: of a file [MASK] or <mask>, "
+        "else none; unset: [MASK] where the objective needs it and the tokenizer is learned",
+        spelled(r"[^\n]*", "text of one line"),
+        kind=str,
+    ),
+    "data.sentinels": Field(
+        None,
+        "sentinel tokens <extra_id_0>, <extra_id_1> …, behind the SIZE tokens of one that is learned; unset: 100 where "
+        "the objective needs them and the tokenizer is learned",
+        at_least(0),
+        kind=int,
+    ),
     "data.batch_size": Field(16, "sequences in a step, over all devices", at_least(1)),
     "data.valid_fraction": Field(0.05, "share of the text held out for validation", within(0.0001, 0.5)),
     "data.packing": Field(
@@ -136,7 +151,6 @@ def fill(flat: dict[str, Any]) -> None:
 
 def check(flat: Mapping[str, Any]) -> None:
     """Refuse sources without the objective's unit, and a mixture that has no meaning, or no short cycle."""
-    _check_unit(flat)
     mixture, rule = flat["data.mixture"], FIELDS["data.source"].rule
     names = [name for name, _ in split(mixture)]
     for name in names:
@@ -156,6 +170,7 @@ def check(flat: Mapping[str, Any]) -> None:
             f"data.mixture is {mixture}: its shares come out even only after {cycle:,} samples; "
             f"round its numbers so that it is at most {LONGEST_CYCLE:,}."
         )
+    _check_unit(flat)
 
 
 def _check_unit(flat: Mapping[str, Any]) -> None:

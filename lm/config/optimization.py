@@ -1,4 +1,4 @@
-"""The objective, optimizer and schedule sections: their fields, what is derived, what is refused."""
+"""The optimizer and schedule sections: their fields, what is derived, what is refused."""
 
 import itertools
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from typing import Any
 
 from lm.config.field import (
     EITHER,
-    FREE,
     Field,
     Rule,
     above,
@@ -36,16 +35,6 @@ def _are_points(texts: tuple[str, ...]) -> bool:
 
 
 FIELDS = {
-    "objective.name": Field(
-        "causal", "what is predicted", one_of(causal="the next token, from those before it in its record")
-    ),
-    "objective.chunk_tokens": Field(4096, "most tokens whose logits exist at once", at_least(1), FREE),
-    "objective.label_smoothing": Field(
-        0.0, "share of the target that goes to all ids alike, in training: Szegedy et al. 2016", fraction()
-    ),
-    "objective.z_loss": Field(
-        0.0, "times log² of the softmax's denominator, added in training: Chowdhery et al. 2022 (1e-4)", at_least(0)
-    ),
     "optimizer.name": Field(
         "adamw",
         "the update rule",

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from lm.config import data, model, optimization, run, schema
+from lm.config import data, model, objective, optimization, run, schema
 from lm.refusal import Refusal, nearest
 
 
@@ -52,7 +52,7 @@ def resolve(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
         if name not in flat:
             raise Refusal(f"the config lacks the field {name!r}; start from lm.config.defaults().")
     flat = {n: float(v) if schema.FIELDS[n].type is float and v is not None else v for n, v in flat.items()}
-    for section in (data, model, run, optimization):
+    for section in (data, model, objective, run, optimization):
         section.fill(flat)
         section.check(flat)
     filled = schema.defaults()

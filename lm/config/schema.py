@@ -6,12 +6,12 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from lm.config import data, model, optimization, run
+from lm.config import data, model, objective, optimization, run
 from lm.config.field import Field
 
 _LARGEST = 2**53  # of whole numbers: what a float still holds exactly
 
-FIELDS: dict[str, Field] = data.FIELDS | model.FIELDS | optimization.FIELDS | run.FIELDS
+FIELDS: dict[str, Field] = data.FIELDS | model.FIELDS | objective.FIELDS | optimization.FIELDS | run.FIELDS
 
 
 def defaults(section: str = "") -> ml_collections.ConfigDict:

@@ -28,19 +28,17 @@ def main() -> None:
     config = resolve(CONFIG.value)
     from lm.data import batches, store, windows
     from lm.data.facts import facts
-    from lm.objective.base import Setting
+    from lm.objective.base import setting_of
     from lm.objective.catalog import objective
-    from lm.objective.losses import logits_of
 
     if PREPARE.value:
         _prepare(config.data)
     tokens = store.open_store(config.data, print)
     store.verify(tokens)
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    model, specials = config.model, tokens.tokenizer.specials
-    goal = objective(config.objective, Setting(logits_of(model), model.architecture, model.context, specials))
-    train = windows.planned(tokens.parts, "train", config.data, goal.length(model.context))
-    config = bind(config, tokens=windows.epoch(tokens.parts, train, model.context))
+    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer.specials))
+    train = windows.planned(tokens.parts, "train", config.data, goal.length(config.model.context))
+    config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")
     print(f"fingerprint  {tokens.fingerprint}")
     print(f"tokenizer    {tokens.tokenizer.kind}, {tokens.tokenizer.size:,} ids")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lm.batch import Batch
-from lm.objective.losses import Logits
+from lm.objective.losses import Logits, Rows, logits_of
 from lm.text.tokenizer import Specials
 
 # forward(params, batch, key) → the model's Output, of which hidden, unembed, unembed_bias and routing are read here;
@@ -25,18 +25,23 @@ class Setting(NamedTuple):
     specials: Specials
 
 
+def setting_of(model, specials: Specials) -> Setting:
+    """Return the Setting of a model and a tokenizer; `model` is config.model, resolved and bound."""
+    return Setting(logits_of(model), model.architecture, model.context, specials)
+
+
 class Objective(NamedTuple):
     """A few pure values from which data, step and evaluation take what they need.
 
     length: context → tokens that one row consumes after its first; of a pair nothing.
     shape: (window or pair, key) → one row of each Batch field, on the host; `key` is (seed, sample), for a generator.
-    loss: (forward, params, batch, key) → (sum of weighted losses in nats, sum of weights, rows), where rows are
-      each row's sums of −log p(target) and of weights, `(B,)`, whatever the loss adds to it. Without a key, nothing
-      is added: that is how a model is evaluated.
+    loss: (forward, params, batch, key) → (sum of weighted losses in nats, sum of weights, Rows), where Rows are
+      each row's sums, whatever the loss adds to them. Without a key, nothing is added, and the likeliest ids are
+      compared with the targets: that is how a model is evaluated.
     unit: what a row is shaped from: "text", a Window of length(context) + 1 tokens; or "pair", a Pair of texts.
     """
 
     length: Callable[[int], int]
     shape: Callable[[Any, Any], Batch]
-    loss: Callable[..., tuple[Any, Any, tuple[Any, Any]]]
+    loss: Callable[..., tuple[Any, Any, Rows]]
     unit: str = "text"

@@ -2,8 +2,9 @@
 
 from lm.objective.base import Objective, Setting
 from lm.objective.causal import causal
+from lm.objective.masked import masked
 
-OBJECTIVES = {"causal": causal}
+OBJECTIVES = {"causal": causal, "masked": masked}
 
 
 def objective(section, setting: Setting) -> Objective:

@@ -27,9 +27,6 @@ def causal(section, setting: Setting) -> Objective:
 
     def loss(forward, params, batch, key):
         out = forward(params, batch, key)
-        extras = losses.NO_EXTRAS if key is None else losses.Extras(section.label_smoothing, section.z_loss)
-        return losses.cross_entropy(
-            out.hidden, out.unembed, batch.targets, batch.weights, setting.logits, section.chunk_tokens, extras
-        )
+        return losses.scored(out, batch.targets, batch.weights, setting.logits, section, key)
 
     return Objective(length=lambda context: context, shape=shape, loss=loss)

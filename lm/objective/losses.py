@@ -1,7 +1,7 @@
 """Hidden states, the head's weights and targets in; sums of losses and of weights out."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,15 +32,59 @@ class Extras(NamedTuple):
 NO_EXTRAS = Extras()
 
 
+class Rows(NamedTuple):
+    """Sums of each row, `(B,)`: of −log p(target), of weights, and of the weights of targets that are the likeliest id.
+
+    The last is counted only where it is asked for, and is 0 elsewhere.
+    """
+
+    nats: Any
+    weights: Any
+    correct: Any
+
+
 def logits_of(model) -> Logits:
     """Return how a model's logits come about; `model` is config.model, resolved and bound."""
     return Logits(model.vocabulary, model.logits_dtype, model.logits_soft_cap)
 
 
+def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
+    """Return what `cross_entropy` does of a model's Output: in training with the section's extras, else counting.
+
+    Args:
+      out: the Output.
+      targets_BT: int32 ids below the vocabulary.
+      weights_BT: how much each target counts.
+      logits: how they come about.
+      section: config.objective.
+      key: of training; None: to evaluate.
+    """
+    extras = NO_EXTRAS if key is None else Extras(section.label_smoothing, section.z_loss)
+    return cross_entropy(
+        out.hidden,
+        out.unembed,
+        targets_BT,
+        weights_BT,
+        logits,
+        section.chunk_tokens,
+        extras,
+        bias_V=out.unembed_bias,
+        is_counting=key is None,
+    )
+
+
 def cross_entropy(
-    hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Logits, chunk_tokens: int, extras: Extras = NO_EXTRAS
+    hidden_BTD,
+    unembed_DV,
+    targets_BT,
+    weights_BT,
+    logits: Logits,
+    chunk_tokens: int,
+    extras: Extras = NO_EXTRAS,
+    bias_V=None,
+    is_counting: bool = False,
 ):
-    """Return (sum of losses in nats, sum of weights, per row the sum of −log p(target) and of weights, `(B,)`).
+    """Return (sum of losses in nats, sum of weights, Rows).
 
     Logits of at most `chunk_tokens` tokens (of at least one position of every row) exist at once, in the
     backward pass too: the gradient is made together with the loss, as softmax − one-hot. Only the first result
@@ -54,20 +98,26 @@ def cross_entropy(
       logits: how they come about.
       chunk_tokens: most tokens whose logits exist at once.
       extras: what the loss adds.
+      bias_V: of the head, or None.
+      is_counting: count the targets that are the likeliest id.
     """
     rows, length = targets_BT.shape
     positions = max(1, min(length, chunk_tokens // rows))
     while length % positions:
         positions -= 1
     weights_BT = weights_BT.astype(jnp.float32)
-    total, nats_B = _chunked(hidden_BTD, unembed_DV, targets_BT, weights_BT, positions, logits, extras)
+    total, nats_B, correct_B = _chunked(
+        hidden_BTD, unembed_DV, bias_V, targets_BT, weights_BT, positions, logits, extras, is_counting
+    )
     weights_B = jnp.sum(weights_BT, axis=1)
-    return total, jnp.sum(weights_B), (nats_B, weights_B)
+    return total, jnp.sum(weights_B), Rows(nats_B, weights_B, correct_B)
 
 
-def log_softmax_parts(hidden, unembed_DV, logits: Logits):
+def log_softmax_parts(hidden, unembed_DV, logits: Logits, bias_V=None):
     """Return logits `(…, V)` with padding at −∞, and the log of their summed exponentials `(…, 1)`."""
     flat = jnp.matmul(hidden.reshape(-1, hidden.shape[-1]), unembed_DV, preferred_element_type=jnp.float32)
+    if bias_V is not None:
+        flat = flat + bias_V.astype(jnp.float32)[None]
     values = flat.astype(logits.dtype).reshape(*hidden.shape[:-1], -1)
     if logits.soft_cap:
         values = logits.soft_cap * jnp.tanh(values / logits.soft_cap)
@@ -80,8 +130,8 @@ def _is_padding(values, logits: Logits):
     return jax.lax.broadcasted_iota(jnp.int32, values.shape, values.ndim - 1) >= logits.vocabulary
 
 
-def _sum(hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Logits, extras: Extras):
-    logits_BTV, log_total_BT1 = log_softmax_parts(hidden_BTD, unembed_DV, logits)
+def _sum(hidden_BTD, unembed_DV, bias_V, targets_BT, weights_BT, logits: Logits, extras: Extras, is_counting: bool):
+    logits_BTV, log_total_BT1 = log_softmax_parts(hidden_BTD, unembed_DV, logits, bias_V)
     is_target_BTV = jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) == targets_BT[..., None]
     log_total_BT = log_total_BT1[..., 0]
     target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0), axis=-1)
@@ -92,13 +142,16 @@ def _sum(hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Logits, extras:
     if extras.z:
         loss_BT = loss_BT + extras.z * jnp.square(log_total_BT)
     # Sums of many tokens are float32 whatever the logits are: bfloat16 ends to count at 256.
-    sums = jnp.sum(loss_BT * weights_BT), jnp.sum(nats_BT * weights_BT, axis=1)
+    correct_B = jnp.zeros(len(weights_BT), weights_BT.dtype)
+    if is_counting:
+        correct_B = jnp.sum((jnp.argmax(logits_BTV, axis=-1) == targets_BT) * weights_BT, axis=1)
+    sums = jnp.sum(loss_BT * weights_BT), jnp.sum(nats_BT * weights_BT, axis=1), correct_B
     return sums, (logits_BTV, log_total_BT1, is_target_BTV)
 
 
-def _sum_and_gradient(hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Logits, extras: Extras):
+def _sum_and_gradient(hidden_BTD, unembed_DV, bias_V, targets_BT, weights_BT, logits, extras, is_counting):
     sums, (logits_BTV, log_total_BT1, is_target_BTV) = _sum(
-        hidden_BTD, unembed_DV, targets_BT, weights_BT, logits, extras
+        hidden_BTD, unembed_DV, bias_V, targets_BT, weights_BT, logits, extras, is_counting
     )
     share_BTV = jnp.exp(logits_BTV - log_total_BT1)
     if extras.z:
@@ -110,11 +163,13 @@ def _sum_and_gradient(hidden_BTD, unembed_DV, targets_BT, weights_BT, logits: Lo
         by_logits_BTV = by_logits_BTV * (1 - jnp.square(logits_BTV / logits.soft_cap))
     if (extras.smoothing or logits.soft_cap) and logits.vocabulary < logits_BTV.shape[-1]:
         by_logits_BTV = jnp.where(_is_padding(logits_BTV, logits), 0, by_logits_BTV)
-    by_logits_NV = (by_logits_BTV * weights_BT[..., None]).astype(hidden_BTD.dtype).reshape(-1, logits_BTV.shape[-1])
+    by_logits_BTV = by_logits_BTV * weights_BT[..., None]
+    by_bias_V = None if bias_V is None else jnp.sum(by_logits_BTV, axis=(0, 1), dtype=jnp.float32)
+    by_logits_NV = by_logits_BTV.astype(hidden_BTD.dtype).reshape(-1, logits_BTV.shape[-1])
     hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
     by_hidden_BTD = (by_logits_NV @ unembed_DV.T).reshape(hidden_BTD.shape)
     by_unembed_DV = jnp.matmul(hidden_ND.T, by_logits_NV, preferred_element_type=jnp.float32)
-    return sums, by_hidden_BTD, by_unembed_DV
+    return sums, by_hidden_BTD, (by_unembed_DV, by_bias_V)
 
 
 def _chunks(array_BT, positions):
@@ -123,31 +178,36 @@ def _chunks(array_BT, positions):
     return array_BT.reshape(rows, length // positions, positions, *rest).swapaxes(0, 1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _chunked(hidden_BTD, unembed_DV, targets_BT, weights_BT, positions, logits, extras):
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
+def _chunked(hidden_BTD, unembed_DV, bias_V, targets_BT, weights_BT, positions, logits, extras, is_counting):
     def body(sums, chunk):
         hidden, targets, weights = chunk
-        return jax.tree.map(jnp.add, sums, _sum(hidden, unembed_DV, targets, weights, logits, extras)[0]), None
+        found = _sum(hidden, unembed_DV, bias_V, targets, weights, logits, extras, is_counting)[0]
+        return jax.tree.map(jnp.add, sums, found), None
 
     chunks = tuple(_chunks(array, positions) for array in (hidden_BTD, targets_BT, weights_BT))
     return jax.lax.scan(body, _no_sums(weights_BT), chunks, unroll=_unroll(chunks))[0]
 
 
-def _forward(hidden_BTD, unembed_DV, targets_BT, weights_BT, positions, logits, extras):
+def _forward(hidden_BTD, unembed_DV, bias_V, targets_BT, weights_BT, positions, logits, extras, is_counting):
     def body(carry, chunk):
         hidden, targets, weights = chunk
-        sums, by_hidden, by_unembed = _sum_and_gradient(hidden, unembed_DV, targets, weights, logits, extras)
-        return (jax.tree.map(jnp.add, carry[0], sums), carry[1] + by_unembed), by_hidden
+        sums, by_hidden, by_head = _sum_and_gradient(
+            hidden, unembed_DV, bias_V, targets, weights, logits, extras, is_counting
+        )
+        return jax.tree.map(jnp.add, carry, (sums, by_head)), by_hidden
 
     chunks = tuple(_chunks(array, positions) for array in (hidden_BTD, targets_BT, weights_BT))
-    start = (_no_sums(weights_BT), jnp.zeros(unembed_DV.shape, jnp.float32))
-    (sums, by_unembed_DV), by_hidden = jax.lax.scan(body, start, chunks, unroll=_unroll(chunks))
+    head = unembed_DV, bias_V
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), head)
+    (sums, by_head), by_hidden = jax.lax.scan(body, (_no_sums(weights_BT), zeros), chunks, unroll=_unroll(chunks))
     by_hidden_BTD = by_hidden.swapaxes(0, 1).reshape(hidden_BTD.shape)
-    return sums, (by_hidden_BTD, by_unembed_DV.astype(unembed_DV.dtype))
+    return sums, (by_hidden_BTD, *jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), by_head, head))
 
 
 def _no_sums(weights_BT):
-    return jnp.zeros((), weights_BT.dtype), jnp.zeros(len(weights_BT), weights_BT.dtype)
+    zeros_B = jnp.zeros(len(weights_BT), weights_BT.dtype)
+    return jnp.zeros((), weights_BT.dtype), zeros_B, zeros_B
 
 
 def _unroll(chunks):
@@ -155,10 +215,9 @@ def _unroll(chunks):
     return len(chunks[0]) == 1
 
 
-def _backward(positions, logits, extras, gradients, cotangents):
-    by_hidden_BTD, by_unembed_DV = gradients
+def _backward(positions, logits, extras, is_counting, gradients, cotangents):
     scale = lambda gradient: gradient * cotangents[0].astype(gradient.dtype)
-    return scale(by_hidden_BTD), scale(by_unembed_DV), None, None
+    return *jax.tree.map(scale, gradients), None, None
 
 
 _chunked.defvjp(_forward, _backward)

@@ -11,10 +11,11 @@ from typing import Any
 import tokenizers
 from tokenizers import Regex, normalizers, pre_tokenizers
 
+from lm.config.data import LEARNED
 from lm.refusal import Refusal
 from lm.text import kinds, sentencepiece
 from lm.text.normalize import FORMS
-from lm.text.tokenizer import END, Tokenizer, from_json, guarded, read_bytes
+from lm.text.tokenizer import END, SENTINEL, Tokenizer, from_json, guarded, read_bytes, special_tokens
 
 # What is taken for the end of a text where data.end_token names nothing: the first of them that is a special token.
 ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]", "<|im_end|>")
@@ -35,8 +36,11 @@ def learn(section: Any, texts: Iterable[str]) -> Tokenizer:
     if form := FORMS[section.normalization]:
         inner.normalizer = normalizers.Sequence([form(), *filter(None, [inner.normalizer])])
     end = _end(inner, section)
+    if kind in LEARNED:
+        inner.add_special_tokens([*filter(None, [section.mask_token]), *map(SENTINEL.format, range(section.sentinels))])
+    _check_specials(inner, section, end)
     keep_unspelled(inner, f"data.tokenizer {section.tokenizer!r}")
-    return Tokenizer(inner, section.tokenizer, end)
+    return Tokenizer(inner, section.tokenizer, end, mask=section.mask_token)
 
 
 def reads_text(kind: str) -> bool:
@@ -48,7 +52,8 @@ def key(section: Any) -> str:
     """Return what a tokenizer depends on beside the training split: the section's words, and what a file holds."""
     kind, _, rest = section.tokenizer.partition(":")
     digest = hashlib.sha256(_read(rest)).hexdigest() if kind in ("file", "sentencepiece") else ""
-    return json.dumps([section.tokenizer, section.normalization, section.end_token, digest])
+    specials = [[section.mask_token, section.sentinels]] if section.mask_token or section.sentinels else []
+    return json.dumps([section.tokenizer, section.normalization, section.end_token, digest, *specials])
 
 
 def _file(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
@@ -78,14 +83,9 @@ def _read(path: str) -> bytes:
     return read_bytes(Path(os.path.expanduser(path)), f"data.tokenizer: {path}")
 
 
-def special(inner: tokenizers.Tokenizer) -> list[str]:
-    """Return the spellings of the special tokens, by their ids."""
-    return [token.content for _, token in sorted(inner.get_added_tokens_decoder().items()) if token.special]
-
-
 def _end(inner: tokenizers.Tokenizer, section: Any) -> str:
     """Return the spelling of the end-of-text token."""
-    names = special(inner)
+    names = special_tokens(inner)
     for name in (section.end_token,) if section.end_token else ENDS:
         if name in names:
             return name
@@ -93,6 +93,23 @@ def _end(inner: tokenizers.Tokenizer, section: Any) -> str:
         f"data.end_token is {section.end_token!r}: it must be a special token of data.tokenizer {section.tokenizer!r}, "
         f"which has {', '.join(map(repr, names)) or 'none'}."
     )
+
+
+def _check_specials(inner: tokenizers.Tokenizer, section: Any, end: str) -> None:
+    """Refuse a mask token or sentinels that the tokenizer of a file does not have."""
+    names = special_tokens(inner)
+    if section.mask_token == end:
+        raise Refusal(f"data.mask_token is {end!r}: that is the end-of-text token; name another.")
+    if section.mask_token and section.mask_token not in names:
+        raise Refusal(
+            f"data.mask_token is {section.mask_token!r}: it must be a special token of data.tokenizer "
+            f"{section.tokenizer!r}, which has {', '.join(map(repr, names))}."
+        )
+    if section.sentinels and (name := SENTINEL.format(section.sentinels - 1)) not in names:
+        raise Refusal(
+            f"data.sentinels is {section.sentinels}: data.tokenizer {section.tokenizer!r} has no special token "
+            f"{name!r}."
+        )
 
 
 def keep_unspelled(inner: tokenizers.Tokenizer, what: str) -> None:
@@ -106,7 +123,7 @@ def keep_unspelled(inner: tokenizers.Tokenizer, what: str) -> None:
     inner.encode_special_tokens = True
 
     def spelled() -> list[str]:
-        return [name for name in special(inner) if _is_one_token(inner, name)]
+        return [name for name in special_tokens(inner) if _is_one_token(inner, name)]
 
     if found := spelled():
         pattern = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in found)

@@ -9,7 +9,7 @@ import tokenizers
 
 from lm.refusal import Refusal
 from lm.text import learn
-from lm.text.tokenizer import FILE, Tokenizer, from_json, read_bytes
+from lm.text.tokenizer import FILE, Tokenizer, from_json, read_bytes, special_tokens
 
 KIND = "place"
 CONFIG = "tokenizer_config.json"
@@ -74,7 +74,7 @@ def _end(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) 
     first = ids[0] if isinstance(ids, list) and ids else ids
     if type(first) is int and first >= 0 and (token := inner.id_to_token(first)) is not None:
         return token
-    names = learn.special(inner)
+    names = special_tokens(inner)
     for name in learn.ENDS:
         if name in names:
             return name

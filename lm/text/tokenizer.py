@@ -14,10 +14,13 @@ import numpy as np
 import tokenizers
 
 from lm import workdir
+from lm.config.data import LEARNED
 from lm.refusal import Refusal
 from lm.text import sentencepiece
 
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
+MASKS = ("[MASK]", "<mask>")  # what is taken for the mask token where no other is named
+SENTINEL = "<extra_id_{}>"  # the spelling of T5's (Raffel et al. 2020), from 0
 FILE = "tokenizer.json"
 _PUBLISHED = "published"  # folder, inside a tokenizer's own
 
@@ -32,14 +35,22 @@ _IDS = 1 << 24  # more than any vocabulary has
 _GROWTH = 1000  # of a text, by what replaces its parts
 _PARTS = 2_000_000  # of a file; of those published the largest have 1.4 million
 _FILE = 50_000_000  # bytes at most; of those published the largest have 35 million
-_CUT_KINDS = ("byte", "char", "bpe", "unigram", "wordpiece")
 
 
 class Specials(NamedTuple):
-    """Ids with a meaning of their own. size: largest id + 1. end: of the end-of-text token."""
+    """Ids with a meaning of their own.
+
+    size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
+    padding token, as T5's does, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
+    those after it, by their numbers. unwritten: ids that no text has: special tokens, and those of no token.
+    """
 
     size: int
     end: int
+    start: int = 0
+    mask: int | None = None
+    sentinels: tuple[int, ...] = ()
+    unwritten: tuple[int, ...] = ()
 
 
 class Tokenizer:
@@ -49,11 +60,19 @@ class Tokenizer:
     published: the texts of the files that it was published as, by their names; nothing where it is of our making.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, kind: str, end: str, published: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        kind: str,
+        end: str,
+        published: Mapping[str, str] | None = None,
+        mask: str = "",
+    ):
+        """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there."""
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
-        self._end = end
-        self._cut = kind.partition(":")[0] in _CUT_KINDS
+        self._end, self._mask = end, mask
+        self._cut = kind.partition(":")[0] in LEARNED
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
         self.end = inner.token_to_id(end)
@@ -62,7 +81,18 @@ class Tokenizer:
     @property
     def specials(self) -> Specials:
         """The ids that an objective may need."""
-        return Specials(self.size, self.end)
+        special = special_tokens(self._inner)
+        sentinels = itertools.takewhile(special.__contains__, map(SENTINEL.format, itertools.count()))
+        masks = [special[name] for name in ((self._mask,) if self._mask else MASKS) if name in special]
+        written = set(self._inner.get_vocab().values()) - set(special.values())
+        return Specials(
+            size=self.size,
+            end=self.end,
+            start=special.get("<pad>", self.end),
+            mask=masks[0] if masks else None,
+            sentinels=tuple(special[name] for name in sentinels),
+            unwritten=tuple(sorted(set(range(self.size)) - written)),
+        )
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
@@ -112,9 +142,9 @@ class Tokenizer:
         return self._inner.to_str()
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, a line for the kind and one for the end's spelling, and the published files."""
+        """Write `tokenizer.json`, the kind, the end's and the mask's spelling, a line each, and the published files."""
         workdir.write(folder / FILE, self.to_json())
-        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n")
+        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n{self._mask}\n")
         for name, text in self.published.items():
             workdir.write(folder / _PUBLISHED / name, text)
 
@@ -124,9 +154,9 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    kind, end, *_ = (folder / "kind.txt").read_text(encoding="utf-8").split("\n")
+    kind, end, mask = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", ""][:3]
     published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
-    return Tokenizer(from_json(read_bytes(path, str(path)), str(path)), kind, end or END, published)
+    return Tokenizer(from_json(read_bytes(path, str(path)), str(path)), kind, end or END, published, mask)
 
 
 def read_bytes(path: Path, what: str) -> bytes:
@@ -206,6 +236,11 @@ def guarded(call: Callable[[], Any], complaint: str) -> Any:
         raise
     except BaseException as error:
         raise Refusal(f"{complaint} ({' '.join(str(error).split()).rstrip('.')[:200]}).") from None
+
+
+def special_tokens(inner: tokenizers.Tokenizer) -> dict[str, int]:
+    """Return the special tokens of a tokenizer by their ids' order: spelling → id."""
+    return {token.content: index for index, token in sorted(inner.get_added_tokens_decoder().items()) if token.special}
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float:

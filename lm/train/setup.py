@@ -19,15 +19,13 @@ from lm.config.resolve import bind, flatten
 from lm.costs import devices, flops
 from lm.data import batches, facts, store, windows
 from lm.model.transformer import Transformer, forward, initial
-from lm.objective.base import Setting
+from lm.objective.base import setting_of
 from lm.objective.catalog import objective
-from lm.objective.losses import logits_of
 from lm.optim import build, schedules
 from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
 from lm.parallel import rules
 from lm.refusal import Refusal
-from lm.text.tokenizer import Tokenizer
 from lm.train import state as states
 from lm.train.step import make_step
 from lm.weights.place import Bundle, shapes
@@ -66,7 +64,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     tokens = store.open_store(config.data, say)
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, _setting(config.model, tokens.tokenizer))
+    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer.specials))
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
@@ -138,10 +136,6 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         bundle=lambda state: Bundle(config, view, states.evaluated(state), tokens.tokenizer),
         tokens=lambda steps: growth.before(steps) * config.model.context,
     )
-
-
-def _setting(section: Any, tokenizer: Tokenizer) -> Setting:
-    return Setting(logits_of(section), section.architecture, section.context, tokenizer.specials)
 
 
 def parameter_names(model: Transformer) -> list[str]:

@@ -129,9 +129,9 @@ def _check(tokenizer: Tokenizer, said: Mapping[str, Any], entries: Mapping[str, 
     )
     back = json.loads(found.files[FILE])
     merges = lambda said: list(map(tuple, said["model"]["merges"]))
-    special = lambda said: {token["content"]: token["special"] for token in said["added_tokens"]}
+    is_special = lambda said: {token["content"]: token["special"] for token in said["added_tokens"]}
     is_kept = said["model"]["vocab"].items() <= back["model"]["vocab"].items()
-    if merges(back) != merges(said) or special(back) != special(said) or not is_kept:
+    if merges(back) != merges(said) or is_special(back) != is_special(said) or not is_kept:
         _refuse(tokenizer, "its merges or tokens would come back as others")
 
 

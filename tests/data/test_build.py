@@ -109,7 +109,7 @@ def test_chunks_hold_a_bounded_part_of_the_text(monkeypatch):
 def test_what_is_written_is_each_record_after_an_end_of_text(tmp_path):
     records = [Record(f"{number}", "ab" * number + "é") for number in range(127)]
     section = defaults("data")
-    section.update(valid_fraction=0.1, tokenizer="byte")
+    section.update(valid_fraction=0.1, tokenizer="byte", sentinels=0)
     learned, heard = learn(section, []), []
     source = Source(lambda: iter(records), "", 0)
     facts = build.write(source, section, learned, np.dtype(np.uint32), tmp_path, heard.append)

@@ -39,7 +39,7 @@ while not (count or go == "" or os.path.exists(go)):
     time.sleep(0.001)
 for kind in kinds:
     section = defaults("data")
-    section.update(store=folder, source=pattern, tokenizer=kind, valid_fraction=0.1)
+    section.update(store=folder, source=pattern, tokenizer=kind, valid_fraction=0.1, sentinels=0)
     print("fingerprint", open_store(section, say).fingerprint)
 """
 

@@ -26,11 +26,12 @@ def case():
     )
 
 
-def _naive(hidden, unembed, targets, weights, cap=0.0, smoothing=0.0, z=0.0):
+def _naive(hidden, unembed, targets, weights, bias=None, cap=0.0, smoothing=0.0, z=0.0):
     """Return the sum of losses in float64."""
     total = 0.0
     for b, t in np.ndindex(targets.shape):
         logits = np.float64(hidden[b, t]) @ np.float64(unembed[:, :VOCABULARY])
+        logits = logits if bias is None else logits + np.float64(bias[:VOCABULARY])
         logits = cap * np.tanh(logits / cap) if cap else logits
         log_total = np.log(np.exp(logits).sum())
         wanted = np.full(VOCABULARY, smoothing / VOCABULARY)
@@ -40,11 +41,11 @@ def _naive(hidden, unembed, targets, weights, cap=0.0, smoothing=0.0, z=0.0):
 
 
 def _ours(chunk, scale=1.0, cap=0.0, smoothing=0.0, z=0.0):
-    """Return the function (hidden, unembed, targets, weights) → (scaled sum of losses, sum of weights)."""
+    """Return the function (hidden, unembed, targets, weights, bias) → (scaled sum of losses, sum of weights)."""
     logits, extras = losses.Logits(VOCABULARY, soft_cap=cap), losses.Extras(smoothing, z)
 
-    def loss(*case):
-        total, weight, _ = losses.cross_entropy(*case, logits, chunk, extras)
+    def loss(hidden, unembed, targets, weights, bias=None):
+        total, weight, _ = losses.cross_entropy(hidden, unembed, targets, weights, logits, chunk, extras, bias)
         return scale * total, weight
 
     return jax.jit(loss)
@@ -54,15 +55,18 @@ OPTIONS = [{"cap": 1.5}, {"smoothing": 0.3}, {"z": 0.2}, {"cap": 2.0, "smoothing
 
 
 @pytest.mark.parametrize(("chunk", "options"), [*((chunk, {}) for chunk in CHUNKS), *((7, each) for each in OPTIONS)])
-def test_value_and_gradient(case, chunk, options):
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_value_and_gradient(case, chunk, options, has_bias):
+    case = (*case, np.random.default_rng(2).normal(size=PADDED).astype(np.float32)) if has_bias else case
     value_only, _ = _ours(chunk, **options)(*case)
-    (value, weight), gradients = jax.value_and_grad(_ours(chunk, 3.0, **options), (0, 1), has_aux=True)(*case)
+    places = (0, 1, 4) if has_bias else (0, 1)
+    (value, weight), gradients = jax.value_and_grad(_ours(chunk, 3.0, **options), places, has_aux=True)(*case)
     exact = _naive(*case, **options)
     np.testing.assert_allclose([value_only, value], [exact, 3 * exact], rtol=1e-6)
-    assert not options or abs(exact / _naive(*case) - 1) > 0.01
+    assert not options or abs(exact / _naive(*case) - 1) > 1e-3
     assert weight == case[3].sum() and value.dtype == weight.dtype == jnp.float32
     generator = np.random.default_rng(1)
-    for place, gradient in enumerate(gradients):
+    for place, gradient in zip(places, gradients, strict=True):
         assert gradient.dtype == jnp.float32
         for _ in range(5):
             direction = generator.normal(size=gradient.shape)
@@ -76,10 +80,25 @@ def test_value_and_gradient(case, chunk, options):
 @pytest.mark.parametrize("options", [{}, OPTIONS[-1]])
 def test_rows_are_the_bare_loss_of_each(case, options):
     logits, extras = losses.Logits(VOCABULARY, soft_cap=2.0), losses.Extras(options.get("smoothing", 0), 0.1)
-    _, _, (nats, weights) = losses.cross_entropy(*case, logits, 7, extras)
+    _, _, (nats, weights, _) = losses.cross_entropy(*case, logits, 7, extras)
     rows = [_naive(case[0][[b]], case[1], case[2][[b]], case[3][[b]], cap=2.0) for b in range(ROWS)]
     np.testing.assert_allclose(nats, rows, rtol=1e-5)
     np.testing.assert_array_equal(weights, case[3].sum(axis=1))
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_targets_that_are_the_likeliest_are_counted_where_asked(case, chunk):
+    hidden, unembed, targets, weights = case
+    bias = np.random.default_rng(2).normal(size=PADDED).astype(np.float32)
+    likeliest = (np.float64(hidden) @ unembed[:, :VOCABULARY] + bias[:VOCABULARY]).argmax(axis=2)
+    targets = np.where(np.arange(LENGTH) % 2, likeliest, targets).astype(np.int32)
+    count = lambda is_counting: (
+        losses.cross_entropy(
+            hidden, unembed, targets, weights, losses.Logits(VOCABULARY), chunk, bias_V=bias, is_counting=is_counting
+        )[2].correct
+    )
+    np.testing.assert_array_equal(count(True), ((targets == likeliest) * weights).sum(axis=1))
+    assert count(True).all() and not count(False).any()
 
 
 @pytest.mark.parametrize("options", [{}, *OPTIONS])
@@ -135,7 +154,7 @@ def test_sums_are_exact_whatever_the_logits(case):
         jnp.tile(part, (40, 1, 1)[: part.ndim]) if part.shape[0] == ROWS else part for part in case
     )
     weights = jnp.ones(targets.shape)
-    total, weight, (nats, counts) = losses.cross_entropy(
+    total, weight, (nats, counts, _) = losses.cross_entropy(
         hidden, unembed, targets, weights, losses.Logits(VOCABULARY, "bfloat16"), 7
     )
     assert weight == targets.size == 1200 and counts.sum() == 1200

@@ -23,7 +23,9 @@ LETTERS = "etaoinshé xyz.,'[]#日本 \t\n0"
 
 
 def learned(kind, texts=TEXTS):
-    return learn.learn(SimpleNamespace(tokenizer=kind, normalization="none", end_token=""), texts)
+    return learn.learn(
+        SimpleNamespace(tokenizer=kind, normalization="none", end_token="", mask_token="", sentinels=0), texts
+    )
 
 
 WORD_PIECES, UNIGRAM = learned("wordpiece:311"), learned("unigram:499")

@@ -139,7 +139,7 @@ def learned():
 
     def make(kind, texts):
         if (kind, texts) not in made:
-            section = SimpleNamespace(tokenizer=kind, normalization="none", end_token="")
+            section = SimpleNamespace(tokenizer=kind, normalization="none", end_token="", mask_token="", sentinels=0)
             made[kind, texts] = learn.learn(section, LEARNED_FROM[texts])
         return made[kind, texts]
 
@@ -166,7 +166,7 @@ def test_every_sentence_comes_back(learned, kind, texts):
 
 @pytest.mark.parametrize("form", ["nfc", "nfd", "nfkc", "nfkd"])
 def test_every_sentence_comes_back_in_its_normal_form(form):
-    section = SimpleNamespace(tokenizer="byte", normalization=form, end_token="")
+    section = SimpleNamespace(tokenizer="byte", normalization=form, end_token="", mask_token="", sentinels=0)
     ours = learn.learn(section, [])
     for sentences in SENTENCES.values():
         for text in sentences:

@@ -21,7 +21,7 @@ LONG = "".join(TEXTS * 40)
 def section(kind, **fields):
     config = defaults("data")
     with config.unlocked():
-        config.update({"tokenizer": kind} | fields)
+        config.update({"tokenizer": kind, "mask_token": "", "sentinels": 0} | fields)
     return config
 
 
@@ -267,5 +267,5 @@ def test_without_sentencepiece_the_sentence_says_how_to_install_it(monkeypatch):
 
 
 def test_the_section_may_be_anything_with_its_fields():
-    plain = SimpleNamespace(tokenizer="byte", normalization="none", end_token="")
+    plain = SimpleNamespace(tokenizer="byte", normalization="none", end_token="", mask_token="", sentinels=0)
     assert learn.learn(plain, []).size == 257

@@ -35,7 +35,9 @@ CASES = [
 
 
 def tokenizer(kind, form, texts=()):
-    return learn.learn(SimpleNamespace(tokenizer=kind, normalization=form, end_token=""), texts)
+    return learn.learn(
+        SimpleNamespace(tokenizer=kind, normalization=form, end_token="", mask_token="", sentinels=0), texts
+    )
 
 
 @pytest.mark.parametrize(("form", "text", "expected"), CASES)

@@ -109,7 +109,13 @@ def both(tmp_path_factory):
 
 
 def opened(path, **fields):
-    section = {"tokenizer": f"sentencepiece:{path}", "normalization": "none", "end_token": ""}
+    section = {
+        "tokenizer": f"sentencepiece:{path}",
+        "normalization": "none",
+        "end_token": "",
+        "mask_token": "",
+        "sentinels": 0,
+    }
     return learn.learn(SimpleNamespace(**section | fields), [])
 
 

@@ -32,7 +32,9 @@ TRICKY = (
 
 def learn(kind, texts, **fields):
     """Return the tokenizer of a kind; the section's other fields are as by default unless given."""
-    section = SimpleNamespace(**{"tokenizer": kind, "normalization": "none", "end_token": ""} | fields)
+    section = SimpleNamespace(
+        **{"tokenizer": kind, "normalization": "none", "end_token": "", "mask_token": "", "sentinels": 0} | fields
+    )
     return learning.learn(section, texts)
 
 
@@ -180,7 +182,7 @@ def test_learning_does_not_depend_on_hashing_or_threads():
         from lm.text.learn import learn
         texts = ["".join(random.Random(n).choices("abcdeé .", k=997)) for n in range(13)]
         for kind in ("char", "bpe:311", "unigram:311", "wordpiece:311"):
-            section = SimpleNamespace(tokenizer=kind, normalization="none", end_token="")
+            section = SimpleNamespace(tokenizer=kind, normalization="none", end_token="", mask_token="", sentinels=0)
             print(hashlib.sha256(learn(section, texts)._inner.to_str().encode()).hexdigest())
     """
     found = {

@@ -12,8 +12,8 @@ import tensorflow_datasets
 
 from lm.config import schema
 from lm.data import batches, store, windows
+from lm.objective.base import setting_of
 from lm.objective.catalog import objective
-from lm.objective.losses import logits_of
 from lm.text import learn
 
 TEXTS = [f"{number}: the quick brown fox ﬁnds naïve cafés and jumps over the lazy dog\n" * 3 for number in range(131)]
@@ -130,7 +130,7 @@ def test_the_loss_falls(folder, trained, tiny, tmp_path, monkeypatch, case):
     config = _sized(tiny, **given | {"data.store": str(tmp_path)})
     opened = store.open_store(config.data)
     assert opened.tokenizer.size <= config.model.vocabulary
-    goal = objective(config.objective, logits_of(config.model))
+    goal = objective(config.objective, setting_of(config.model, opened.tokenizer.specials))
     plans = windows.planned(opened.parts, "train", config.data, goal.length(config.model.context))
     rows = batches.train_rows(opened.parts, plans, goal.shape, config.seed)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])

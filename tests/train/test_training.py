@@ -8,7 +8,6 @@ import pytest
 from lm import checkpoint, trees
 from lm.model.transformer import Transformer
 from lm.objective.catalog import objective
-from lm.objective.losses import logits_of
 from lm.optim import build, schedules
 from lm.optim.optimizers import OPTIMIZERS
 
@@ -27,14 +26,14 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def model(tiny, random_batch):
+def model(tiny, random_batch, setting):
     """Return first parameters and the compiled loss with its gradient, which no optimizer or schedule enters."""
     config, batch = tiny(model__layers=2), random_batch()
-    model, goal = Transformer(config.model), objective(config.objective, logits_of(config.model))
+    model, goal = Transformer(config.model), objective(config.objective, setting(config.model))
     rows = batch.inputs, batch.positions, batch.segments
 
     def loss(params):
-        forward = lambda params, batch, key: model.apply({"params": params}, *rows)[:2]
+        forward = lambda params, batch, key: model.apply({"params": params}, *rows)
         total, weight, _ = goal.loss(forward, params, batch, None)
         return total / weight
 
