@@ -71,7 +71,7 @@ FRAMES = {
     "arrays in arrays": file(entry("a", ARRAY, array(ARRAY, 1) * 100_000)),
     "2 million texts": lambda: file(entry("a", ARRAY, array(STRING, 2**21, bytes(8 << 21)))),
     "70 MB of numbers": lambda: file(entry("a", ARRAY, array(U8, 70 << 20, bytes(70 << 20)))),
-    "4 times 40 MB of numbers": lambda: file(*(entry(key, ARRAY, array(U8, 40 << 20, bytes(40 << 20))) for key in "abcd")),
+    "4 times 40 MB of numbers": lambda: file(*(entry(key, ARRAY, array(U8, 40 << 20, bytes(40 << 20))) for key in "abcd")),  # noqa: E501
     "a million entries": lambda: file(*(entry(str(key), U8, b"\0") for key in range(70_000)), counts=(0, 1_000_000)),
     "an unknown type": file(entry("a", 13, b"")),
     "an array of an unknown type": file(entry("a", ARRAY, array(77, 1))),
