@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lm.config import head
 from lm.config.field import EITHER, FREE, Field, Rule, above, at_least, fraction, one_of
 from lm.families.catalog import switches
 from lm.refusal import Refusal
@@ -18,8 +19,10 @@ FIELDS = {
             gpt_neox="Black et al. 2022; Pythia",
             llama="Touvron et al. 2023; SmolLM2",
             mistral="Jiang et al. 2023",
+            mixtral="Jiang et al. 2024",
             qwen2="Yang et al. 2024; Qwen2.5",
             qwen3="Yang et al. 2025",
+            qwen3_moe="Qwen 3 with experts: Yang et al. 2025",
             gemma2="Gemma Team 2024",
             gemma3="Gemma Team 2025",
         ),
@@ -45,9 +48,29 @@ FIELDS = {
     "model.head_width": Field(None, "size of a head; unset: width / heads", at_least(1), kind=int),
     "model.feedforward_width": Field(
         None,
-        "hidden size of the feed-forward; unset: 4 × width, or 8/3 × width (to a multiple of 64) when gated",
+        "hidden size of the feed-forward (of each expert); unset: 4 × width, or 8/3 × width (to a multiple of 64) "
+        "when gated",
         at_least(1),
         kind=int,
+    ),
+    "model.experts": Field(
+        None, "feed-forwards that a router chooses from for each token; 0: one for all", at_least(0), kind=int
+    ),
+    "model.experts_per_token": Field(None, "experts that a token takes", at_least(1), kind=int),
+    "model.router_normalized": Field(
+        None, "the weights of the experts that a token takes sum to 1, not those of all", EITHER, kind=bool
+    ),
+    "model.dispatch": Field(
+        "ragged",
+        "how tokens get to their experts",
+        one_of(
+            ragged="sorted, and none is left out: MegaBlocks, Gale et al. 2022",
+            capacity="to a fixed number of places, in the order of tokens; who finds none goes without: "
+            "GShard, Lepikhin et al. 2020",
+        ),
+    ),
+    "model.expert_capacity": Field(
+        1.25, "places of an expert for a row's tokens, as a multiple of its even share (capacity)", above(0)
     ),
     "model.norm": Field(
         None, "normalisation", one_of(layer="LayerNorm: Ba et al. 2016", rms="RMSNorm: Zhang & Sennrich 2019"), kind=str
@@ -84,6 +107,9 @@ FIELDS = {
         ),
         kind=str,
     ),
+    "model.position_offset": Field(
+        None, "rows of the table of learned positions before the first token's", at_least(0), kind=int
+    ),
     "model.rotary_base": Field(None, "base of the rotary wavelengths", above(1), kind=float),
     "model.rotary_window_base": Field(
         None,
@@ -114,6 +140,13 @@ FIELDS = {
     "model.relative_distance": Field(
         128, "distance from which on all share a bucket (relative positions)", at_least(2)
     ),
+    "model.token_types": Field(
+        None,
+        "kinds of token, such as the first and second of two texts, each with a vector; 0: none",
+        at_least(0),
+        kind=int,
+    ),
+    "model.embedding_norm": Field(None, "a norm before the first block", EITHER, kind=bool),
     "model.windows": Field(
         (),
         "tokens that attention sees back, its own included, layer by layer, repeated over the layers; 0: all; "
@@ -193,7 +226,7 @@ FIELDS = {
     "model.unroll": Field(
         0, "blocks per iteration of the layer scan; 0: all on CPU and GPU, 1 on TPU", at_least(0), FREE
     ),
-}
+} | head.FIELDS
 
 # What the fields of rotary positions hold where positions are others.
 _WITHOUT_ROTARY = {
@@ -215,6 +248,8 @@ def fill(flat: dict[str, Any]) -> None:
                     f"{name} is {flat[name]!r}, but model.positions is {positions!r}: "
                     "it is for model.positions='rotary'."
                 )
+    family |= {"position_offset": family["position_offset"] if positions == "learned" else 0}
+    head.fill(flat, family)
     for name, value in family.items():
         if flat[f"model.{name}"] is None:
             flat[f"model.{name}"] = value
@@ -250,6 +285,7 @@ def check(flat: Mapping[str, Any]) -> None:
     if heads % kv_heads:
         raise Refusal(f"model.kv_heads is {kv_heads}: it must divide model.heads ({heads}).")
     _check_rotary(flat)
+    head.check(flat)
     if len(flat["model.windows"]) > layers:
         raise Refusal(
             f"model.windows is {flat['model.windows']}: it must have at most model.layers ({layers}) entries."
@@ -258,7 +294,24 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"model.value_embeddings is {flat['model.value_embeddings']}: it must be at most model.layers ({layers})."
         )
+    if flat["model.experts"] and flat["model.experts_per_token"] > flat["model.experts"]:
+        raise Refusal(
+            f"model.experts_per_token is {flat['model.experts_per_token']}: it must be at most model.experts "
+            f"({flat['model.experts']})."
+        )
+    if flat["model.position_offset"] and flat["model.positions"] != "learned":
+        raise Refusal(
+            f"model.position_offset is {flat['model.position_offset']}, but model.positions is "
+            f"{flat['model.positions']!r}: it is for 'learned'."
+        )
+    if flat["model.token_types"] and flat["model.architecture"] == "encoder_decoder":
+        raise Refusal(
+            f"model.token_types is {flat['model.token_types']}: an encoder_decoder reads each text with a stack of its "
+            "own; set it to 0."
+        )
     buckets, farthest = flat["model.relative_buckets"], flat["model.relative_distance"]
+    if flat["model.positions"] == "relative" and flat["model.architecture"] != "decoder" and buckets < 4:
+        raise Refusal(f"model.relative_buckets is {buckets}: an encoder needs at least 4, two for keys after.")
     if flat["model.positions"] == "relative" and farthest <= buckets // 2:
         raise Refusal(f"model.relative_distance is {farthest}: it must be above half of the buckets ({buckets // 2}).")
     if flat["model.token_dropout"] and flat["model.value_embeddings"]:

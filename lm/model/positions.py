@@ -11,7 +11,10 @@ import numpy as np
 
 
 class Learned(nn.Module):
-    """A vector per position, `(context, D)`, added to the embedding (Gehring et al. 2017; GPT-2)."""
+    """A vector per position, `(context, D)`, added to the embedding (Gehring et al. 2017; GPT-2).
+
+    With an offset the table begins with as many rows that no token reads.
+    """
 
     config: object
 
@@ -19,8 +22,9 @@ class Learned(nn.Module):
     def __call__(self, positions_BT):
         c = self.config
         initial = nn.initializers.normal(c.init_std)
-        embedding = self.param("embedding", initial, (c.context, c.width), jnp.dtype(c.parameter_dtype))
-        return embedding[positions_BT].astype(c.dtype)
+        shape = (c.context + c.position_offset, c.width)
+        embedding = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
+        return embedding[positions_BT + c.position_offset].astype(c.dtype)
 
 
 class Sinusoidal(nn.Module):
@@ -82,13 +86,14 @@ def _rotary(x_BTHC, positions_BT, config, is_windowed: bool):
 
 
 class Alibi(nn.Module):
-    """−slope · distance, a slope per head (Press et al. 2022, arXiv 2108.12409, §3)."""
+    """−slope · distance to either side, a slope per head (Press et al. 2022, arXiv 2108.12409, §3)."""
 
     config: object
+    is_causal: bool = True
 
     def __call__(self):
         slopes_H = jnp.asarray(alibi_slopes(self.config.heads), jnp.float32)
-        return lambda distance_BTS: -slopes_H[None, :, None, None] * distance_BTS[:, None].astype(jnp.float32)
+        return lambda distance_BTS: -slopes_H[None, :, None, None] * jnp.abs(distance_BTS)[:, None].astype(jnp.float32)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -105,10 +110,11 @@ class Relative(nn.Module):
     """A number per head and bucket of distances, `(buckets, H)`, one table for all layers (T5: Raffel et al. 2020).
 
     Half of the buckets are one distance each; the others grow by powers up to relative_distance, and the last
-    takes all beyond.
+    takes all beyond. Where keys after the query are seen, half of the buckets are theirs.
     """
 
     config: object
+    is_causal: bool = True
 
     @nn.compact
     def __call__(self):
@@ -117,13 +123,17 @@ class Relative(nn.Module):
         table = self.param("embedding", nn.initializers.normal(c.init_std), shape, dtype).astype(jnp.float32)
 
         def bias(distance_BTS):
-            return jnp.moveaxis(table[bucket(distance_BTS, c.relative_buckets, c.relative_distance)], 3, 1)
+            buckets_BTS = bucket(distance_BTS, c.relative_buckets, c.relative_distance, self.is_causal)
+            return jnp.moveaxis(table[buckets_BTS], 3, 1)
 
         return bias
 
 
-def bucket(distance, buckets: int, farthest: int):
-    """Return the bucket of each distance to a key before (T5's causal rule), int32."""
+def bucket(distance, buckets: int, farthest: int, is_causal: bool = True):
+    """Return the bucket of each distance to a key before, int32 (T5's rule); those after have their own or bucket 0."""
+    if not is_causal:
+        after = jnp.where(distance < 0, buckets // 2, 0)
+        return after + bucket(jnp.abs(distance), buckets // 2, farthest)
     exact = buckets // 2
     distance = jnp.maximum(distance, 0)
     share = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(farthest / exact)
@@ -134,4 +144,5 @@ def bucket(distance, buckets: int, farthest: int):
 ADDED = {"learned": Learned, "sinusoidal": Sinusoidal}  # (config)(positions_BT) → (B, T, D)
 TURNED = {"rotary": _rotary}  # (x (B, T, H, C), positions_BT, config, is_windowed) → the same shape
 SCALINGS = {"none": lambda rates, config: rates, "linear": _linear, "llama3": _llama3}  # radians per position, NumPy
-BIASES = {"alibi": Alibi, "relative": Relative}  # (config)() → (distance (B or 1, T, S) → (B or 1, H, T, S), float32)
+# (config, is_causal)() → (distance (B or 1, T, S) → (B or 1, H, T, S), float32)
+BIASES = {"alibi": Alibi, "relative": Relative}

@@ -75,6 +75,10 @@ FIELD_TABLE = [
     ({"data.mixture": ("embedded=1", "embedded=2")}, "data.mixture", "'embedded' twice"),
     ({"data.mixture": ("embedded:code=0", "embedded:prose=0")}, "data.mixture", "above 0"),
     ({"data.mixture": ("embedded:code=1234567", "embedded:prose=1")}, "data.mixture", "1,234,568 samples"),
+    ({"data.source": "embedded:summaries"}, "data.source", "'embedded:summaries' holds pairs", "'causal'"),
+    ({"data.mixture": ("files:a=1", "embedded:kinds=0")}, "data.source", "'embedded:kinds' holds pairs", "'causal'"),
+    ({"data.unit": "pair"}, "data.unit", "'pair'", "objective.name 'causal'", "'text'"),
+    ({"data.unit": "window"}, "data.unit", "'window'", "text, pair"),
     ({"optimizer.no_decay": "bias$"}, "optimizer.no_decay", "'bias$'", "tuple"),
     ({"optimizer.no_decay": ["bias$"]}, "optimizer.no_decay", "['bias$']", "tuple"),
     ({"optimizer.no_decay": ("bias$", 3)}, "optimizer.no_decay", "('bias$', 3)", "str"),
@@ -313,7 +317,7 @@ def test_families_fill_the_switches_left_unset(family):
         assert config.model[name] == value
     assert FAMILIES[family].SWITCHES.items() <= switches(family).items()
     unset = {name for name, value in config.model.items() if value is None}
-    assert unset <= {"rotary_base", "vocabulary", "encoder_layers"}
+    assert unset <= {"rotary_base", "vocabulary", "encoder_layers", "labels"}
     turned = resolve(given({"model.family": family, "model.bias": not FAMILIES[family].SWITCHES["bias"]}))
     assert turned.model.bias is not config.model.bias
 

@@ -151,7 +151,7 @@ def test_alibi_falls_by_published_slopes(tiny, heads):
     out = Alibi(section).apply({})(distance)
     expected = np.zeros((2, heads, 5, 13))
     for row, head, t, s in np.ndindex(*expected.shape):
-        expected[row, head, t, s] = -SLOPES[heads][head] * (POSITIONS[row, t] - s)
+        expected[row, head, t, s] = -SLOPES[heads][head] * abs(POSITIONS[row, t] - s)
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
@@ -175,6 +175,21 @@ def test_buckets_are_t5s(buckets, farthest):
     np.testing.assert_array_equal(bucket(jnp.arange(-3, 1), buckets, farthest), 0)
 
 
+# Of distances -12 … 12 and -8 … 8 to keys before, likewise printed, with bidirectional=True.
+BOTH_WAYS = {
+    (8, 20): "7 7 7 7 7 7 6 6 6 6 6 5 0 1 2 2 2 2 2 3 3 3 3 3 3",
+    (7, 11): "5 5 5 5 5 4 4 4 0 1 1 1 2 2 2 2 2",
+    (32, 128): "24 24 24 24 23 22 21 20 19 18 17 0 1 2 3 4 5 6 7 8 8 8 8",
+}
+
+
+@pytest.mark.parametrize(("buckets", "farthest"), BOTH_WAYS)
+def test_buckets_of_keys_on_both_sides_are_t5s(buckets, farthest):
+    expected = [int(word) for word in BOTH_WAYS[buckets, farthest].split()]
+    distance = jnp.arange(len(expected)) - len(expected) // 2
+    np.testing.assert_array_equal(bucket(distance, buckets, farthest, is_causal=False), expected)
+
+
 def _bucket_in_whole_numbers(distance, buckets, farthest):
     """Return exact + ⌊(buckets − exact) · log(distance / exact) / log(farthest / exact)⌋ without a logarithm."""
     exact = buckets // 2
@@ -192,14 +207,26 @@ def test_buckets_are_exact_where_a_power_is_reached(buckets, farthest):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_relative_looks_up_head_and_bucket(tiny):
+def test_an_offset_leaves_rows_unread(tiny):
+    section = tiny(model__position_offset=2).model
+    table = np.random.default_rng(0).normal(size=(15, 24)).astype(np.float32)
+    out = Learned(section).apply({"params": {"embedding": jnp.asarray(table)}}, POSITIONS)
+    np.testing.assert_array_equal(out, table[POSITIONS + 2])
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_relative_looks_up_head_and_bucket(tiny, is_causal):
     section = tiny(model__relative_buckets=7, model__relative_distance=11).model
     table = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     distance = np.asarray(masks.distance(masks.cached(POSITIONS, 13)))
-    out = Relative(section).apply({"params": {"embedding": jnp.asarray(table)}})(distance)
+    out = Relative(section, is_causal).apply({"params": {"embedding": jnp.asarray(table)}})(distance)
     expected = np.zeros((2, 4, 5, 13), np.float32)
     for row, head, t, s in np.ndindex(*expected.shape):
-        expected[row, head, t, s] = table[_bucket_in_whole_numbers(max(POSITIONS[row, t] - s, 0), 7, 11), head]
+        before = POSITIONS[row, t] - s
+        index = _bucket_in_whole_numbers(max(before, 0), 7, 11)
+        if not is_causal:
+            index = 3 * (before < 0) + _bucket_in_whole_numbers(abs(before), 3, 11)
+        expected[row, head, t, s] = table[index, head]
     np.testing.assert_array_equal(out, expected)
 
 
