@@ -85,11 +85,17 @@ def equations():
 @pytest.fixture(scope="session")
 def setting():
     """Return a function: a bound model section → the Setting of an objective for it."""
-    from lm.objective.base import setting_of
+    from lm.objective.base import Setting
+    from lm.objective.losses import logits_of
     from lm.text.tokenizer import Specials
 
     special = Specials(61, end=0, start=0, mask=60, sentinels=tuple(range(40, 60)), unwritten=(0, *range(40, 61)))
-    return lambda section: setting_of(section, special._replace(size=section.vocabulary))
+
+    def make(section):
+        specials = special._replace(size=section.vocabulary)
+        return Setting(logits_of(section), section.architecture, section.context, specials, section.head)
+
+    return make
 
 
 @pytest.fixture(scope="session")

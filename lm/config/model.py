@@ -19,8 +19,10 @@ FIELDS = {
             gpt_neox="Black et al. 2022; Pythia",
             llama="Touvron et al. 2023; SmolLM2",
             mistral="Jiang et al. 2023",
+            mixtral="Jiang et al. 2024",
             qwen2="Yang et al. 2024; Qwen2.5",
             qwen3="Yang et al. 2025",
+            qwen3_moe="Qwen 3 with experts: Yang et al. 2025",
             gemma2="Gemma Team 2024",
             gemma3="Gemma Team 2025",
             bert="Devlin et al. 2019; MiniLM",
@@ -49,9 +51,29 @@ FIELDS = {
     "model.head_width": Field(None, "size of a head; unset: width / heads", at_least(1), kind=int),
     "model.feedforward_width": Field(
         None,
-        "hidden size of the feed-forward; unset: 4 × width, or 8/3 × width (to a multiple of 64) when gated",
+        "hidden size of the feed-forward (of each expert); unset: 4 × width, or 8/3 × width (to a multiple of 64) "
+        "when gated",
         at_least(1),
         kind=int,
+    ),
+    "model.experts": Field(
+        None, "feed-forwards that a router chooses from for each token; 0: one for all", at_least(0), kind=int
+    ),
+    "model.experts_per_token": Field(None, "experts that a token takes", at_least(1), kind=int),
+    "model.router_normalized": Field(
+        None, "the weights of the experts that a token takes sum to 1, not those of all", EITHER, kind=bool
+    ),
+    "model.dispatch": Field(
+        "ragged",
+        "how tokens get to their experts",
+        one_of(
+            ragged="sorted, and none is left out: MegaBlocks, Gale et al. 2022",
+            capacity="to a fixed number of places, in the order of tokens; who finds none goes without: "
+            "GShard, Lepikhin et al. 2020",
+        ),
+    ),
+    "model.expert_capacity": Field(
+        1.25, "places of an expert for a row's tokens, as a multiple of its even share (capacity)", above(0)
     ),
     "model.norm": Field(
         None, "normalisation", one_of(layer="LayerNorm: Ba et al. 2016", rms="RMSNorm: Zhang & Sennrich 2019"), kind=str
@@ -274,6 +296,11 @@ def check(flat: Mapping[str, Any]) -> None:
     if flat["model.value_embeddings"] > layers:
         raise Refusal(
             f"model.value_embeddings is {flat['model.value_embeddings']}: it must be at most model.layers ({layers})."
+        )
+    if flat["model.experts"] and flat["model.experts_per_token"] > flat["model.experts"]:
+        raise Refusal(
+            f"model.experts_per_token is {flat['model.experts_per_token']}: it must be at most model.experts "
+            f"({flat['model.experts']})."
         )
     if flat["model.position_offset"] and flat["model.positions"] != "learned":
         raise Refusal(

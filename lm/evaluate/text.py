@@ -8,9 +8,8 @@ import jax
 from lm.data import batches, store, windows
 from lm.evaluate import heldout
 from lm.model.transformer import Transformer, forward
-from lm.objective.base import Setting
+from lm.objective.base import setting_of
 from lm.objective.catalog import objective
-from lm.objective.losses import logits_of
 from lm.refusal import Refusal
 from lm.weights.bundle import Bundle
 
@@ -35,7 +34,7 @@ def measure(bundle: Bundle, section: Any, context: int, say: Callable[[str], Non
     if bundle.tokenizer.size > model.vocabulary:
         raise Refusal(f"the tokenizer has {bundle.tokenizer.size} ids: the model has {model.vocabulary}.")
     tokens = store.open_store(section, say, bundle.tokenizer)
-    setting = Setting(logits_of(model), model.architecture, context, bundle.tokenizer.specials)
+    setting = setting_of(model, bundle.tokenizer.specials)._replace(context=context)
     goal = objective(bundle.config.objective, setting)
     held_out = windows.planned(tokens.parts, "valid", section, goal.length(context))
     rows = [batches.valid_rows(mine, goal.shape, bundle.config.seed) for mine in held_out]

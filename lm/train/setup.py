@@ -29,7 +29,7 @@ from lm.refusal import Refusal
 from lm.train import state as states
 from lm.train.step import make_step
 from lm.weights import start
-from lm.weights.bundle import Bundle, shapes
+from lm.weights.bundle import Bundle, counted, shapes
 
 
 class Run(NamedTuple):
@@ -65,7 +65,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     tokens = store.open_store(config.data, say, start.tokenizer(config, folder))
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer.specials))
+    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer))
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
@@ -165,6 +165,7 @@ def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
 def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]:
     kind = jax.devices()[0].device_kind
     peak = devices.peak(kind)
+    leaves = counted(config.model)
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "grain")
     return {
         "finished": False,
@@ -176,8 +177,9 @@ def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]
         "devices": jax.device_count(),
         "mesh": dict(mesh.shape),
         "peak_flops_per_device": peak,
-        "parameters": flops.parameters(config.model),
-        "flops_per_token": flops.training_flops_per_token(config.model),
+        "parameters": flops.parameters(leaves),
+        **({"active_parameters": flops.active_parameters(config.model, leaves)} if config.model.experts else {}),
+        "flops_per_token": flops.training_flops_per_token(config.model, leaves),
         "tokens_per_step": config.data.batch_size * config.model.context,
         "vocabulary": config.model.vocabulary,
     }
