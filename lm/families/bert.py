@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019, arXiv 1810.04805, §3) and what has its shape: MiniLM (Wang et al. 2020, arXiv 2002.10957)."""
+"""BERT (Devlin et al. 2019, arXiv 1810.04805, §3), and MiniLM of its shape (Wang et al. 2020, arXiv 2002.10957)."""
 
 from lm.families.base import ACTIVATIONS, Attribute, Labels, Layout, Only, Silent, Weight
 
