@@ -18,7 +18,9 @@ jax.config.update("jax_disable_most_optimizations", True)  # halves the time to 
 def tiny():
     """Return a function: dotted overrides → a resolved and bound config of odd sizes, vocabulary 61."""
     from lm.config import defaults
+    from lm.config.objective import USUAL
     from lm.config.resolve import bind, resolve
+    from lm.families.catalog import switches
 
     def make(**overrides):
         config = defaults()
@@ -35,6 +37,8 @@ def tiny():
             "train.steps": 20,
         }
         given = {name.replace("__", "."): value for name, value in overrides.items()}
+        family = switches(given.get("model.family", config.model.family))
+        sizes["objective.name"] = USUAL[given.get("model.architecture") or family["architecture"]]
         for name, value in (sizes | given).items():
             *sections, leaf = name.split(".")
             node = config

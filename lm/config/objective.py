@@ -60,6 +60,16 @@ FIELDS = {
     "objective.z_loss": Field(
         0.0, "times log² of the softmax's denominator, added in training: Chowdhery et al. 2022 (1e-4)", at_least(0)
     ),
+    "objective.balance_loss": Field(
+        0.01,
+        "times the experts' load-balance loss, added in training: Fedus et al. 2021 (no effect without experts)",
+        at_least(0),
+    ),
+    "objective.router_z_loss": Field(
+        0.001,
+        "times log² of the router's denominator, added in training: Zoph et al. 2022 (no effect without experts)",
+        at_least(0),
+    ),
     "objective.mask_rate": Field(0.15, "share of a window's tokens that masked predicts", within(0.001, 0.999)),
     "objective.mask_random": Field(0.1, "share of these that a random token stands for", within(0, 1)),
     "objective.mask_kept": Field(0.1, "share of these that stay; all others become the mask token", within(0, 1)),

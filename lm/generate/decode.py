@@ -25,7 +25,7 @@ def _read(model, params, ids_BT, positions_BT, cache, last_B, encoder=None):
     logits = logits_of(model.config)._replace(dtype="float32")
     out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache, encoder=encoder)
     hidden_BD = jnp.take_along_axis(out.hidden, last_B[:, None, None], axis=1)[:, 0]
-    logits_BV, log_total_B1 = log_softmax_parts(hidden_BD, out.unembed, logits)
+    logits_BV, log_total_B1 = log_softmax_parts(hidden_BD, out.unembed, logits, out.unembed_bias)
     return out.cache, (logits_BV - log_total_B1)[:, : model.config.vocabulary]
 
 

@@ -7,6 +7,7 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 
 class Learned(nn.Module):
@@ -39,18 +40,49 @@ class Sinusoidal(nn.Module):
         return waves[:, :, : c.width].astype(c.dtype)
 
 
-def rotate(x_BTHC, positions_BT, base: float):
-    """Turn each pair (i, i + C/2) of a head by position · base^(−2i/C) (Su et al. 2021, arXiv 2104.09864, §3.2.2).
+def rotate(x_BTHC, positions_BT, rates):
+    """Turn each pair (i, i + len(rates)) of a head by position · rates[i]; what is behind the pairs stays.
 
-    Pairs halves of the head, as Llama's published weights do; angles are float32.
+    Su et al. 2021, arXiv 2104.09864, §3.2.2. Pairs halves, as Llama's published weights do; angles are float32.
     """
-    half = x_BTHC.shape[-1] // 2
-    frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None]
+    half = len(rates)
+    angles = positions_BT[:, :, None, None].astype(jnp.float32) * jnp.asarray(rates, jnp.float32)[None, None, None]
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
-    first, second = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)
+    first, second = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half : 2 * half].astype(jnp.float32)
     turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return turned.astype(x_BTHC.dtype)
+    return jnp.concatenate([turned.astype(x_BTHC.dtype), x_BTHC[..., 2 * half :]], axis=-1)
+
+
+def rotary_rates(config, is_windowed: bool) -> np.ndarray:
+    """Return the radians per position of each pair: base^(−2i/C), of the C numbers of a head that are turned.
+
+    Args:
+      is_windowed: for a layer with a window, which may have a base of its own, not scaled (Gemma 3, arXiv
+        2503.19786, §2).
+    """
+    half = int(config.head_width * config.rotary_share) // 2
+    has_own_base = is_windowed and config.rotary_window_base
+    base = config.rotary_window_base if has_own_base else config.rotary_base
+    rates = base ** (-np.arange(half) / half)
+    return rates if has_own_base else SCALINGS[config.rotary_scaling](rates, config)
+
+
+def _linear(rates, config):
+    """Squeeze positions by a factor (Chen et al. 2023, arXiv 2306.15595, §2.3)."""
+    return rates / config.rotary_factor
+
+
+def _llama3(rates, config):
+    """Squeeze positions for what turns less than `low` times in the original context, and not at all what turns more
+    than `high` times; in between, in proportion (Llama 3.1's published code, llama_models: apply_scaling).
+    """
+    turns = config.rotary_original_context * rates / (2 * np.pi)
+    kept = np.clip((turns - config.rotary_low) / (config.rotary_high - config.rotary_low), 0, 1)
+    return kept * rates + (1 - kept) * rates / config.rotary_factor
+
+
+def _rotary(x_BTHC, positions_BT, config, is_windowed: bool):
+    return rotate(x_BTHC, positions_BT, rotary_rates(config, is_windowed))
 
 
 class Alibi(nn.Module):
@@ -110,8 +142,7 @@ def bucket(distance, buckets: int, farthest: int, is_causal: bool = True):
 
 
 ADDED = {"learned": Learned, "sinusoidal": Sinusoidal}  # (config)(positions_BT) → (B, T, D)
-TURNED = {"rotary": lambda x_BTHC, positions_BT, config: rotate(x_BTHC, positions_BT, config.rotary_base)}
-BIASES = {
-    "alibi": Alibi,
-    "relative": Relative,
-}  # (config, is_causal)() → (distance (B or 1, T, S) → (B or 1, H, T, S), float32)
+TURNED = {"rotary": _rotary}  # (x (B, T, H, C), positions_BT, config, is_windowed) → the same shape
+SCALINGS = {"none": lambda rates, config: rates, "linear": _linear, "llama3": _llama3}  # radians per position, NumPy
+# (config, is_causal)() → (distance (B or 1, T, S) → (B or 1, H, T, S), float32)
+BIASES = {"alibi": Alibi, "relative": Relative}

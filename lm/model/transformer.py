@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from lm.batch import Batch
@@ -31,6 +32,7 @@ class Output(NamedTuple):
 
     With model.head "classify" labels stand for V padded; with "none" there is no unembed.
     unembed_bias: `(V padded,)`, added to the logits, or None.
+    routing: moe.Routing of every layer (of an encoder's first), or None without experts.
     pooled: `(B, T, D)`, tanh of a layer of the hidden states, or None.
     """
 
@@ -38,6 +40,7 @@ class Output(NamedTuple):
     unembed: Any
     cache: Any
     unembed_bias: Any = None
+    routing: Any = None
     pooled: Any = None
 
 
@@ -60,7 +63,10 @@ class Embed(nn.Module):
 
     def __call__(self, inputs_BT):
         # Cast after the look-up, so that the gradient of a frequent id is summed in the parameters' dtype.
-        return self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+        vectors_BTD = self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+        if self.config.scaled_embedding:  # by √width in dtype, as Gemma rounds it
+            vectors_BTD = vectors_BTD * jnp.asarray(self.config.width**0.5, self.config.dtype)
+        return vectors_BTD
 
     def table(self):
         """Return the vectors, `(V padded, D)`."""
@@ -136,10 +142,10 @@ class Transformer(nn.Module):
         """
         c = self.config
         embed = Embed(c, self.constrain, name="embed")
-        memory = None
+        memory = routing = None
         if encoder is not None:
             mask = masks.packed(encoder.segments, is_causal=False)
-            hidden_BSD, _ = self._read(embed, encoder, mask, "encoder", train)
+            hidden_BSD, _, routing = self._read(embed, encoder, mask, "encoder", train)
             memory = hidden_BSD, encoder.segments
         is_encoder = c.architecture == "encoder"
         if cache is None:
@@ -148,15 +154,17 @@ class Transformer(nn.Module):
             mask = masks.cached(positions_BT, cache.key.shape[2])
         tokens = Tokens(inputs_BT, positions_BT, segments_BT)
         stack = "encoder" if is_encoder else "decoder"
-        hidden_BTD, cache = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
+        hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
+        if routing is not None:
+            more = jax.tree.map(lambda *layers: jnp.concatenate(layers), routing, more)
         pooled_BTD = jnp.tanh(Dense(c, (c.width,), (c.width,), name="pooler")(hidden_BTD)) if c.pooler else None
         if c.pooler and c.head == "classify":
             hidden_BTD = pooled_BTD
         hidden_BTD, unembed_DV, bias_V = HEADS[c.head](c, name="head")(hidden_BTD, embed.table(), train)
-        return Output(hidden_BTD, unembed_DV, cache, bias_V, pooled_BTD)
+        return Output(hidden_BTD, unembed_DV, cache, bias_V, more, pooled_BTD)
 
     def _read(self, embed, tokens: Tokens, mask, stack: str, train, types_BT=None, memory=None, cache=None):
-        """Return the hidden states after the stack of that name, and the cache."""
+        """Return the hidden states after the stack of that name, the cache, and the Routing or None."""
         c = self.config
         # The encoder of an encoder–decoder has positions, norm and values of its own.
         is_memory = stack == "encoder" and c.architecture == "encoder_decoder"

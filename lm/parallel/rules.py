@@ -15,6 +15,9 @@ ROWS = PartitionSpec(("data", "fsdp"))
 # Moments have the paths of their parameters behind their own, so that the same rules hold for them.
 PARAMETERS = (
     (r"opt_state/.*/(v|v_row|v_col)/", PartitionSpec()),  # factored second moments, which are vectors
+    (r"block/feedforward/experts/(in|gate)/kernel$", PartitionSpec(None, None, "fsdp")),
+    (r"block/feedforward/experts/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
+    (r"block/feedforward/router/kernel$", PartitionSpec(None, "fsdp")),
     (r"block/.*(query|key|value|in|gate)/kernel$", PartitionSpec(None, "fsdp")),
     (r"block/(cross_)?attention/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
     (r"block/feedforward/out/kernel$", PartitionSpec(None, None, "fsdp")),
