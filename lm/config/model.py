@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lm.config import head
+from lm.config import head, positions
 from lm.config.field import EITHER, FREE, Field, Rule, above, at_least, fraction, one_of
 from lm.families.catalog import switches
 from lm.refusal import Refusal
@@ -94,52 +94,6 @@ FIELDS = {
     "model.residual_scalars": Field(
         False, "each block begins with λ·x + μ·(embedded input), λ and μ learned from 1 and 0", EITHER
     ),
-    "model.positions": Field(
-        None,
-        "how order enters",
-        one_of(
-            none="not at all but by the causal mask: Kazemnejad et al. 2023",
-            learned="a vector per position, added to the embedding",
-            sinusoidal="sines and cosines, added to the embedding: Vaswani et al. 2017",
-            rotary="queries and keys turned by their positions: Su et al. 2021",
-            alibi="scores fall with distance, by a slope per head: Press et al. 2022",
-            relative="a learned number per head and bucket of distances, added to the scores: Raffel et al. 2020",
-        ),
-        kind=str,
-    ),
-    "model.position_offset": Field(
-        None, "rows of the table of learned positions before the first token's", at_least(0), kind=int
-    ),
-    "model.rotary_base": Field(None, "base of the rotary wavelengths", above(1), kind=float),
-    "model.rotary_window_base": Field(
-        None,
-        "base in layers with a window, which are then not scaled: Gemma 3, arXiv 2503.19786; 0: as in the others",
-        Rule("0 or above 1", lambda value: value == 0 or value > 1),
-        kind=float,
-    ),
-    "model.rotary_share": Field(
-        None,
-        "share of a head that is turned, its beginning: GPT-NeoX, Black et al. 2022",
-        Rule("above 0 and at most 1", lambda value: 0 < value <= 1),
-        kind=float,
-    ),
-    "model.rotary_scaling": Field(
-        "none",
-        "how rotary positions are squeezed for a longer context",
-        one_of(
-            none="not at all",
-            linear="all by rotary_factor: Chen et al. 2023",
-            llama3="by rotary_factor what turns seldom, not at all what turns often: Llama 3.1",
-        ),
-    ),
-    "model.rotary_factor": Field(1.0, "by how much positions are squeezed (rotary_scaling)", at_least(1)),
-    "model.rotary_low": Field(1.0, "turns in the original context up to which all is squeezed (llama3)", above(0)),
-    "model.rotary_high": Field(4.0, "turns in the original context from which on nothing is (llama3)", above(0)),
-    "model.rotary_original_context": Field(8192, "context before positions were squeezed (llama3)", at_least(1)),
-    "model.relative_buckets": Field(32, "buckets of distances (relative positions)", at_least(2)),
-    "model.relative_distance": Field(
-        128, "distance from which on all share a bucket (relative positions)", at_least(2)
-    ),
     "model.token_types": Field(
         None,
         "kinds of token, such as the first and second of two texts, each with a vector; 0: none",
@@ -226,37 +180,17 @@ FIELDS = {
     "model.unroll": Field(
         0, "blocks per iteration of the layer scan; 0: all on CPU and GPU, 1 on TPU", at_least(0), FREE
     ),
-} | head.FIELDS
-
-# What the fields of rotary positions hold where positions are others.
-_WITHOUT_ROTARY = {
-    "model.rotary_base": None,
-    "model.rotary_window_base": 0.0,
-    "model.rotary_share": 1.0,
-    "model.rotary_scaling": "none",
-}
+} | positions.FIELDS | head.FIELDS
 
 
 def fill(flat: dict[str, Any]) -> None:
     """Set what is unset: the family's switches, sizes that follow from others."""
     family = switches(flat["model.family"])
-    positions = flat["model.positions"] or family["positions"]
-    if positions != "rotary":
-        for name, without in _WITHOUT_ROTARY.items():
-            if flat[name] not in (None, without):
-                raise Refusal(
-                    f"{name} is {flat[name]!r}, but model.positions is {positions!r}: "
-                    "it is for model.positions='rotary'."
-                )
-    family |= {"position_offset": family["position_offset"] if positions == "learned" else 0}
+    positions.fit(flat, family)
     head.fill(flat, family)
     for name, value in family.items():
         if flat[f"model.{name}"] is None:
             flat[f"model.{name}"] = value
-    if positions == "rotary" and flat["model.rotary_base"] is None:
-        flat["model.rotary_base"] = 10000.0
-    if positions != "rotary":
-        flat |= _WITHOUT_ROTARY
     if flat["model.attention_bias"] is None:
         flat["model.attention_bias"] = flat["model.bias"]
     if flat["model.architecture"] != "encoder_decoder" and flat["model.encoder_layers"] is not None:
@@ -284,7 +218,7 @@ def check(flat: Mapping[str, Any]) -> None:
     heads, kv_heads, layers = flat["model.heads"], flat["model.kv_heads"], flat["model.layers"]
     if heads % kv_heads:
         raise Refusal(f"model.kv_heads is {kv_heads}: it must divide model.heads ({heads}).")
-    _check_rotary(flat)
+    positions.check(flat)
     head.check(flat)
     if len(flat["model.windows"]) > layers:
         raise Refusal(
@@ -299,21 +233,11 @@ def check(flat: Mapping[str, Any]) -> None:
             f"model.experts_per_token is {flat['model.experts_per_token']}: it must be at most model.experts "
             f"({flat['model.experts']})."
         )
-    if flat["model.position_offset"] and flat["model.positions"] != "learned":
-        raise Refusal(
-            f"model.position_offset is {flat['model.position_offset']}, but model.positions is "
-            f"{flat['model.positions']!r}: it is for 'learned'."
-        )
     if flat["model.token_types"] and flat["model.architecture"] == "encoder_decoder":
         raise Refusal(
             f"model.token_types is {flat['model.token_types']}: an encoder_decoder reads each text with a stack of its "
             "own; set it to 0."
         )
-    buckets, farthest = flat["model.relative_buckets"], flat["model.relative_distance"]
-    if flat["model.positions"] == "relative" and flat["model.architecture"] != "decoder" and buckets < 4:
-        raise Refusal(f"model.relative_buckets is {buckets}: an encoder needs at least 4, two for keys after.")
-    if flat["model.positions"] == "relative" and farthest <= buckets // 2:
-        raise Refusal(f"model.relative_distance is {farthest}: it must be above half of the buckets ({buckets // 2}).")
     if flat["model.token_dropout"] and flat["model.value_embeddings"]:
         raise Refusal(
             f"model.token_dropout is {flat['model.token_dropout']}: value embeddings would still show the tokens "
@@ -321,19 +245,3 @@ def check(flat: Mapping[str, Any]) -> None:
         )
     if flat["model.unroll"] and layers % flat["model.unroll"]:
         raise Refusal(f"model.unroll is {flat['model.unroll']}: it must divide model.layers ({layers}), or be 0.")
-
-
-def _check_rotary(flat: Mapping[str, Any]) -> None:
-    width, share = flat["model.head_width"], flat["model.rotary_share"]
-    turned = int(width * share)
-    if flat["model.positions"] == "rotary" and (turned % 2 or not turned):
-        raise Refusal(
-            f"model.head_width is {width}: rotary positions would turn {turned} numbers of it "
-            f"(model.rotary_share is {share}), which must be even and at least 2."
-        )
-    scaling, factor = flat["model.rotary_scaling"], flat["model.rotary_factor"]
-    if scaling == "none" and factor != 1:
-        raise Refusal(f"model.rotary_factor is {factor}, but model.rotary_scaling is 'none': set linear or llama3.")
-    low, high = flat["model.rotary_low"], flat["model.rotary_high"]
-    if scaling == "llama3" and low >= high:
-        raise Refusal(f"model.rotary_high is {high}: it must be above model.rotary_low ({low}).")
