@@ -15,7 +15,9 @@ _ARCHITECTURES = {
     "span": ("encoder_decoder", "decoder"),
     "mixture": ("encoder_decoder", "decoder"),
     "seq2seq": ("encoder_decoder", "decoder"),
+    "classify": ("encoder", "decoder"),
 }
+USUAL = {"decoder": "causal", "encoder": "masked", "encoder_decoder": "span"}  # of a model that says no objective
 _SENTINELS = 100  # as many as T5's vocabulary has
 
 
@@ -33,7 +35,7 @@ def _are_denoisers(texts: tuple[str, ...]) -> bool:
         found = denoisers(texts)
     except ValueError:
         return False
-    is_one = lambda rate, length, weight: 0 < rate < 1 and (length == 0 or 1 <= length < math.inf) and 0 <= weight
+    is_one = lambda rate, length, weight: 0 < rate < 1 and (length == 0 or 1 <= length < math.inf) and weight >= 0
     return all(is_one(*one) for one in found) and 0 < sum(weight for *_, weight in found) < math.inf
 
 
@@ -48,6 +50,7 @@ FIELDS = {
             span="spans that are cut out, from the text around them: Raffel et al. 2020",
             mixture="the same, cut out in one of several ways: UL2, Tay et al. 2022",
             seq2seq="the target of a pair of texts, from its input",
+            classify="which of objective.labels a pair's target is, from its input",
         ),
     ),
     "objective.chunk_tokens": Field(4096, "most tokens whose logits exist at once", at_least(1), FREE),
@@ -56,6 +59,16 @@ FIELDS = {
     ),
     "objective.z_loss": Field(
         0.0, "times log² of the softmax's denominator, added in training: Chowdhery et al. 2022 (1e-4)", at_least(0)
+    ),
+    "objective.balance_loss": Field(
+        0.01,
+        "times the experts' load-balance loss, added in training: Fedus et al. 2021 (no effect without experts)",
+        at_least(0),
+    ),
+    "objective.router_z_loss": Field(
+        0.001,
+        "times log² of the router's denominator, added in training: Zoph et al. 2022 (no effect without experts)",
+        at_least(0),
     ),
     "objective.mask_rate": Field(0.15, "share of a window's tokens that masked predicts", within(0.001, 0.999)),
     "objective.mask_random": Field(0.1, "share of these that a random token stands for", within(0, 1)),
@@ -72,18 +85,29 @@ FIELDS = {
         ),
         element=str,
     ),
+    "objective.labels": Field(
+        (),
+        "texts that name the classes of classify",
+        Rule("texts, none empty, none twice", lambda texts: all(texts) and len(set(texts)) == len(texts)),
+        element=str,
+    ),
     "objective.prefix": Field(False, "seq2seq with a decoder: all of the input is seen from everywhere in it", EITHER),
 }
 
 
 def fill(flat: dict[str, Any]) -> None:
-    """Ask a tokenizer that is learned for the tokens that the objective needs; that of a file has them or not."""
+    """Ask a tokenizer that is learned for the tokens that the objective needs, and the model for its head."""
     is_learned = flat["data.tokenizer"].partition(":")[0] in LEARNED
     needed = flat["objective.name"] if is_learned else None
     if flat["data.mask_token"] is None:
         flat["data.mask_token"] = "[MASK]" if needed == "masked" else ""
     if flat["data.sentinels"] is None:
         flat["data.sentinels"] = _SENTINELS if needed in ("span", "mixture") else 0
+    if flat["objective.name"] == "classify" and flat["objective.labels"]:
+        if flat["model.head"] is None:
+            flat["model.head"] = "classify"
+        if flat["model.labels"] is None:
+            flat["model.labels"] = len(flat["objective.labels"])
 
 
 def check(flat: Mapping[str, Any]) -> None:
@@ -92,6 +116,10 @@ def check(flat: Mapping[str, Any]) -> None:
     if architecture not in (allowed := _ARCHITECTURES[name]):
         raise Refusal(
             f"objective.name is {name!r}, but model.architecture is {architecture!r}: it needs {' or '.join(allowed)}."
+        )
+    if (labels := len(flat["objective.labels"])) and labels != flat["model.labels"]:
+        raise Refusal(
+            f"objective.labels has {labels} texts, but model.labels is {flat['model.labels']}: leave that unset."
         )
     if flat["objective.prefix"] and (name != "seq2seq" or architecture != "decoder"):
         raise Refusal(

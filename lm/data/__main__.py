@@ -26,7 +26,9 @@ TOKENS = flags.DEFINE_integer("tokens", 24, "tokens of each row to show", lower_
 
 def main() -> None:
     """Build, verify, show."""
-    config = resolve(CONFIG.value)
+    from lm.weights import start
+
+    config = resolve(start.started(CONFIG.value))
     from lm.data import batches, store, windows
     from lm.data.facts import facts
     from lm.objective.base import setting_of
@@ -34,10 +36,10 @@ def main() -> None:
 
     if PREPARE.value:
         _prepare(config.data)
-    tokens = store.open_store(config.data, print)
+    tokens = store.open_store(config.data, print, start.tokenizer(config))
     store.verify(tokens)
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer.specials))
+    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer))
     train = windows.planned(tokens.parts, "train", config.data, goal.length(config.model.context))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")

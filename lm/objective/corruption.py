@@ -12,7 +12,6 @@ import numpy as np
 from lm.objective.pairs import Task
 from lm.text.tokenizer import Specials
 
-
 _FINE = 1 << 20  # steps of a share that is drawn: few enough that sums with it are exact
 
 
@@ -85,7 +84,7 @@ def _tasks(ids, segments, noise: Noise, generator, specials: Specials) -> list[T
         if given:
             given.append([specials.end])  # between two records of one segment
         text = ids[start:stop]
-        for kept, cut in _cuts(len(text), int(some), noise, generator):
+        for kept, cut in _cuts(len(text), int(some), noise, generator, len(pieces) == 1):
             given.append(text[kept])
             if cut.start < cut.stop:
                 if len(used) == len(specials.sentinels):
@@ -118,16 +117,25 @@ def _shares(sizes: np.ndarray, noise: Noise, generator: np.random.Generator) -> 
     return np.minimum(np.diff(np.floor(parts), prepend=0).astype(int), sizes - 1)
 
 
-def _cuts(tokens: int, noisy: int, noise: Noise, generator: np.random.Generator) -> list[tuple[slice, slice]]:
-    """Return (kept, cut out) in turns, all ways to have so many spans being equally likely."""
+def _cuts(
+    tokens: int, noisy: int, noise: Noise, generator: np.random.Generator, is_alone: bool
+) -> list[tuple[slice, slice]]:
+    """Return (kept, cut out) in turns, all ways to have so many spans being equally likely.
+
+    As published a text that is alone ends with a span. One of several may go on behind it: the single span of a short
+    one would else always stand at its end.
+    """
+    nothing = slice(tokens, tokens)
     if not noisy:
-        return [(slice(0, tokens), slice(tokens, tokens))]
+        return [(slice(0, tokens), nothing)]
     spans = min(_spans(noisy, noise), tokens - noisy)
-    kept, cut = _segmented(tokens - noisy, spans, generator), _segmented(noisy, spans, generator)
-    stops = np.cumsum(np.stack([kept, cut], axis=1))
-    starts = np.append(0, stops[:-1])
-    slices = [slice(start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
-    return list(zip(slices[::2], slices[1::2], strict=True))
+    if is_alone or not noise.length:
+        kept = _segmented(tokens - noisy, spans, generator)
+    else:
+        kept = _segmented(tokens - noisy + 1, spans + 1, generator)[:-1]
+    stops = np.cumsum(np.stack([kept, _segmented(noisy, spans, generator)], axis=1), dtype=int).tolist()
+    slices = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+    return [*zip(slices[::2], slices[1::2], strict=True), (slice(stops[-1], tokens), nothing)]
 
 
 def _segmented(items: int, parts: int, generator: np.random.Generator) -> np.ndarray:

@@ -142,7 +142,7 @@ def test_the_loss_falls(folder, trained, tiny, tmp_path, monkeypatch, case):
     config = _sized(tiny, **given | {"data.store": str(tmp_path)})
     opened = store.open_store(config.data)
     assert opened.tokenizer.size <= config.model.vocabulary
-    goal = objective(config.objective, setting_of(config.model, opened.tokenizer.specials))
+    goal = objective(config.objective, setting_of(config.model, opened.tokenizer))
     plans = windows.planned(opened.parts, "train", config.data, goal.length(config.model.context))
     rows = batches.train_rows(opened.parts, plans, goal.shape, config.seed)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
