@@ -56,6 +56,14 @@ def valid_batches(units: Sequence[Units], size: int) -> list[tuple[int, int]]:
     return [(part, k) for part, mine in enumerate(units) for k in range(-(-mine.plan.all // size))]
 
 
+def some(units: Sequence[Units], count: int) -> list[tuple[int, int]]:
+    """Return (part, index) of at most so many windows or pairs, evenly spread over all of them."""
+    stops = np.cumsum([mine.plan.all for mine in units])
+    places = np.unique(np.linspace(0, stops[-1] - 1, min(count, stops[-1])).astype(int))
+    parts = np.searchsorted(stops, places, "right")
+    return [(part, place - (stops[part] - units[part].plan.all)) for part, place in zip(parts, places, strict=True)]
+
+
 def valid_rows(units: Units, shape: Shape, seed: int) -> Callable[[int], Batch]:
     """Return sample → row in the part's own order; samples beyond the last unit are all padding."""
     made = lambda sample: shape(units.unit(sample), (seed, sample))
