@@ -25,6 +25,9 @@ FIELDS = {
             qwen3_moe="Qwen 3 with experts: Yang et al. 2025",
             gemma2="Gemma Team 2024",
             gemma3="Gemma Team 2025",
+            bert="Devlin et al. 2019; MiniLM",
+            roberta="Liu et al. 2019",
+            t5="Raffel et al. 2020; Flan-T5",
         ),
     ),
     "model.architecture": Field(

@@ -15,7 +15,7 @@ from lm.config.field import IDENTITY
 from lm.config.objective import USUAL
 from lm.config.resolve import resolve
 from lm.families import base
-from lm.families.base import Attribute, Layout, Only, Rotary, Silent, Windows
+from lm.families.base import Attribute, Labels, Layout, Only, Rotary, Silent, Windows, Words
 from lm.families.catalog import FAMILIES, switches
 from lm.refusal import Refusal, nearest
 from lm.weights import config_rotary
@@ -117,6 +117,8 @@ def _resolved(fields: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
 
 def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     value = next((theirs[name] for name in (row.name, *row.older) if name in theirs), row.absent)
+    if value is None and row.like:
+        return {row.field: fields[row.like]}
     if value is None and row.null is not None:
         return {row.field: row.null}
     if value is None:
@@ -128,7 +130,7 @@ def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[s
             allowed = ", ".join(map(str, row.values))
             raise Refusal(f"config.json: {row.name} is {value!r}: those read are {allowed}.")
         value = row.values[value]
-    if row.field == "layers" and not (type(value) is int and 0 < value <= _LAYERS):
+    if row.field in ("layers", "encoder_layers") and not (type(value) is int and 0 < value <= _LAYERS):
         raise Refusal(f"config.json: {row.name} is {value!r}: it must be from 1 to {_LAYERS}.")
     if row.plus and type(value) is int:
         value -= row.plus
@@ -155,6 +157,32 @@ def _write_attribute(row: Attribute, section: Any) -> dict[str, Any]:
             )
         value = words[0]
     return {row.name: value + row.plus if row.plus else value}
+
+
+def _read_words(row: Words, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    word = theirs.get(row.name, row.absent)
+    if not isinstance(word, str) or word not in row.values:
+        raise Refusal(f"config.json: {row.name} is {word!r}: those read are {', '.join(row.values)}.")
+    return dict(row.values[word])
+
+
+def _write_words(row: Words, section: Any) -> dict[str, Any]:
+    words = [word for word, says in row.values.items() if all(section[field] == value for field, value in says.items())]
+    if not words:
+        said = {field: section[field] for says in row.values.values() for field in says}
+        raise Refusal(f"the published layout of {section.family} has no {row.name} for a model with {said}.")
+    return {row.name: words[0]}
+
+
+def _read_labels(row: Labels, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    if fields.get("head") != "classify":
+        return {}
+    names = theirs.get("id2label")
+    return {"labels": len(names) if isinstance(names, dict) else theirs.get("num_labels", 2)}
+
+
+def _write_labels(row: Labels, section: Any) -> dict[str, Any]:
+    return {"num_labels": section.labels} if section.head == "classify" else {}
 
 
 def _read_only(row: Only, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,6 +243,8 @@ def _write_windows(row: Windows, section: Any) -> dict[str, Any]:
 
 _NAMES = {
     Attribute: lambda row: [row.name, *row.older],
+    Words: lambda row: [row.name],
+    Labels: lambda row: ["id2label", "num_labels"],
     Only: lambda row: [row.name],
     Silent: lambda row: [row.names],
     Rotary: config_rotary.names,
@@ -224,6 +254,8 @@ _NAMES = {
 }
 _READ = {
     Attribute: _read_attribute,
+    Words: _read_words,
+    Labels: _read_labels,
     Only: _read_only,
     Silent: lambda row, theirs, fields: {},
     Rotary: config_rotary.read,
@@ -231,6 +263,8 @@ _READ = {
 }
 _WRITE = {
     Attribute: _write_attribute,
+    Words: _write_words,
+    Labels: _write_labels,
     Only: _write_only,
     Silent: lambda row, section: {},
     Rotary: config_rotary.write,
