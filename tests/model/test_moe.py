@@ -1,5 +1,7 @@
 """Experts against a loop over tokens and experts, their two ways of dispatch, and what is said of each row."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,8 +48,9 @@ def _params(section, seed=2):
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * generator.normal(size=leaf.shape), jnp.float32), leaves)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _run(section, params, x=X, segments=SEGMENTS):
-    return jax.jit(lambda params: MixtureOfExperts(section).apply({"params": params}, x, segments))(params)
+    return MixtureOfExperts(section).apply({"params": params}, x, segments)
 
 
 def _shares(x, kernel_DE):
