@@ -62,7 +62,21 @@ def _parallel(hidden, branches, norm, join):
     return hidden
 
 
-WIRINGS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel}
+def _parallel_norms(hidden, branches, norm, join):
+    """x + f(norm(x)) + g(norm'(x)), a norm for each (GPT-NeoX: Black et al. 2022, arXiv 2204.06745, §2.1)."""
+    x = hidden
+    for name, branch in branches:
+        hidden = join(hidden, branch(norm(f"{name}_norm")(x)))
+    return hidden
+
+
+WIRINGS = {
+    "pre": _pre,
+    "post": _post,
+    "sandwich": _sandwich,
+    "parallel": _parallel,
+    "parallel_norms": _parallel_norms,
+}
 
 
 class Block(nn.Module):

@@ -48,8 +48,8 @@ class Rows(NamedTuple):
 
 
 def logits_of(model) -> Logits:
-    """Return how a model's logits come about; `model` is config.model, resolved and bound."""
-    return Logits(model.vocabulary, model.logits_dtype, model.logits_soft_cap)
+    """Return how a model's logits come about, of ids or of labels; `model` is config.model, resolved and bound."""
+    return Logits(model.labels or model.vocabulary, model.logits_dtype, model.logits_soft_cap)
 
 
 def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
@@ -78,6 +78,13 @@ def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
         is_counting=key is None,
     )
     return routed(sums, out.routing, section, key)
+
+
+def chosen(out, targets_BT, weights_BT, count: int):
+    """Return an Output, targets and weights at the `count` weightiest places of each row: the others need no logits."""
+    weights, places = jax.lax.top_k(weights_BT, count)
+    hidden = jnp.take_along_axis(out.hidden, places[..., None], axis=1)
+    return out._replace(hidden=hidden), jnp.take_along_axis(targets_BT, places, axis=1), weights
 
 
 def cross_entropy(

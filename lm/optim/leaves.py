@@ -14,7 +14,7 @@ BLOCK_MATRICES = r"/block/.*kernel$"
 # Path → (axes that number layers and their experts, axes that are a matrix's inputs); the rest are its outputs. No
 # inputs: a vector.
 _AXES = (
-    (r"/block/attention/out/kernel$", (1, 2)),
+    (r"/block/(cross_)?attention/out/kernel$", (1, 2)),
     (r"/block/feedforward/experts/.*kernel$", (2, 1)),
     (r"/block/feedforward/experts/", (2, 0)),
     (BLOCK_MATRICES, (1, 1)),

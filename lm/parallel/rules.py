@@ -23,8 +23,8 @@ PARAMETERS = (
     (r"block/feedforward/out/kernel$", PartitionSpec(None, None, "fsdp")),
     (r"embed/embedding$", PartitionSpec(None, "fsdp")),
     (r"values/embedding$", PartitionSpec(None, None, "fsdp")),
-    (r"positions/embedding$", PartitionSpec()),  # small, and split it would have to be gathered twice a step
-    (r"head/kernel$", PartitionSpec("fsdp")),
+    (r"(positions|types)/embedding$", PartitionSpec()),  # small, and split they would have to be gathered twice a step
+    (r"(head|head/dense|pooler)/kernel$", PartitionSpec("fsdp")),
     (r"(bias|scale)$", PartitionSpec()),
     (r"(step|skipped|count|count_m2|ns_coeffs)$", PartitionSpec()),
     (r"/(b1|weight_sum|step_count|max_lr)$", PartitionSpec()),  # of schedule_free

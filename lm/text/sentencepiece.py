@@ -115,10 +115,16 @@ def _check(model: Model) -> None:
         "it has no escape_whitespaces": not model.escape_whitespaces,
         "it has a denormalizer": model.denormalizer,
         "it has unused pieces": any(piece.type == _UNUSED for piece in model.pieces),
+        "its character map is cut short": is_cut_short(model.charsmap),
         "it has not one piece for what is unknown": sum(piece.type == _UNKNOWN for piece in model.pieces) != 1,
     }
     if found := [words for words, is_so in unsupported.items() if is_so]:
         raise ValueError(" and ".join(found))
+
+
+def is_cut_short(charsmap: bytes) -> bool:
+    """Say whether a character map claims more than it has; the tokenizers library would end the process over it."""
+    return bool(charsmap) and int.from_bytes(charsmap[:4], "little") > len(charsmap) - 4
 
 
 def _unigram(model: Model) -> models.Unigram:

@@ -1,7 +1,10 @@
 """Text ↔ token ids, one face for all kinds: a `tokenizer.json` of the tokenizers library."""
 
 import array
+import base64
 import itertools
+import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ import tokenizers
 from lm import workdir
 from lm.config.data import LEARNED
 from lm.refusal import Refusal
+from lm.text import sentencepiece
 
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
 MASKS = ("[MASK]", "<mask>")  # what is taken for the mask token where no other is named
@@ -28,6 +32,8 @@ _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at most
 _IDS = 1 << 24  # more than any vocabulary has
+_GROWTH = 1000  # of a text, by what replaces its parts
+_PARTS = 2_000_000  # of a file; of those published the largest have 1.4 million
 _FILE = 50_000_000  # bytes at most; of those published the largest have 35 million
 
 
@@ -35,13 +41,15 @@ class Specials(NamedTuple):
     """Ids with a meaning of their own.
 
     size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
-    padding token, as T5's does, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
+    padding token, as T5's does, or else the end. first: what stands before a text that an encoder classifies: [CLS] or
+    <s>, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
     those after it, by their numbers. unwritten: ids that no text has: special tokens, and those of no token.
     """
 
     size: int
     end: int
     start: int = 0
+    first: int = 0
     mask: int | None = None
     sentinels: tuple[int, ...] = ()
     unwritten: tuple[int, ...] = ()
@@ -83,6 +91,7 @@ class Tokenizer:
             size=self.size,
             end=self.end,
             start=special.get("<pad>", self.end),
+            first=special.get("[CLS]", special.get("<s>", self.end)),
             mask=masks[0] if masks else None,
             sentinels=tuple(special[name] for name in sentinels),
             unwritten=tuple(sorted(set(range(self.size)) - written)),
@@ -113,6 +122,17 @@ class Tokenizer:
                 lengths.append(len(one))
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
         return np.frombuffer(ids, np.uint32), np.bincount(owners, lengths, len(pieces)).astype(np.int64)
+
+    def framed(self, ids: Iterable[int]) -> np.ndarray:
+        """Return the ids of a text in the frame that its tokenizer puts around one, such as [CLS] and [SEP].
+
+        One without a frame gets what stands around a record here: end-of-text.
+        """
+        one = self._inner.encode("a")
+        text = np.flatnonzero(np.asarray(one.special_tokens_mask) == 0)
+        before, after = one.ids[: text[0]], one.ids[text[-1] + 1 :]
+        frame = (before, after) if before or after else ([self.end], [self.end])
+        return np.asarray([*frame[0], *ids, *frame[1]], np.int32)
 
     def decode(self, ids: Iterable[int], after: Iterable[int] = ()) -> str:
         """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing.
@@ -177,18 +197,45 @@ def from_json(data: bytes, what: str) -> tokenizers.Tokenizer:
     """
 
     def make() -> tokenizers.Tokenizer:
+        _check_parts(data)
         inner = tokenizers.Tokenizer.from_str(data.decode())
+        _check_growth(inner)
+        inner.no_truncation()
+        inner.no_padding()
+        if isinstance(inner.model, tokenizers.models.BPE):
+            inner.model.dropout = None
         inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
         if max(inner.get_vocab().values(), default=_IDS) >= _IDS:
             raise ValueError(f"its ids are not from 0 to {_IDS - 1}")
         return inner
 
-    inner = guarded(make, f"{what} is no {FILE}")
-    inner.no_truncation()
-    inner.no_padding()
-    if isinstance(inner.model, tokenizers.models.BPE):
-        inner.model.dropout = None
-    return inner
+    return guarded(make, f"{what} is no {FILE}")
+
+
+def _check_parts(data: bytes) -> None:
+    """Refuse what the library would take too much memory for: where that fails it ends the process."""
+    if data.count(b",") > _PARTS:
+        raise ValueError(f"it has more than {_PARTS:,} parts")
+    if b"recompiled" in data or re.search(rb"\\u00[4-7]", data):  # letters may be written by their numbers
+        for map_ in _values(json.loads(data), "precompiled_charsmap"):
+            if not isinstance(map_, str) or sentencepiece.is_cut_short(base64.b64decode(map_)):
+                raise ValueError("its character map is cut short")
+
+
+def _check_growth(inner: tokenizers.Tokenizer) -> None:
+    """Refuse steps that make a text many times longer, each the one before's."""
+    for step in filter(None, (inner.normalizer, inner.decoder)):
+        if math.prod(max(1, len(text)) for text in _values(json.loads(step.__getstate__()), "content")) > _GROWTH:
+            raise ValueError(f"it makes texts more than {_GROWTH} times longer")
+
+
+def _values(said: Any, name: str) -> Iterator[Any]:
+    """Yield all values of a name in JSON."""
+    for key, value in said.items() if isinstance(said, dict) else enumerate(said if isinstance(said, list) else ()):
+        if key == name:
+            yield value
+        else:
+            yield from _values(value, name)
 
 
 def guarded(call: Callable[[], Any], complaint: str) -> Any:

@@ -11,10 +11,11 @@ import ml_collections
 
 from lm.config import schema
 from lm.config.field import IDENTITY
+from lm.config.objective import USUAL
 from lm.config.resolve import resolve
 from lm.families import base
 from lm.families.base import Attribute, Layout, Only, Rotary, Silent, Windows
-from lm.families.catalog import FAMILIES
+from lm.families.catalog import FAMILIES, switches
 from lm.refusal import Refusal, nearest
 
 _DERIVED = ("kv_heads", "head_width", "feedforward_width")  # null in theirs leaves them to be derived in both
@@ -107,7 +108,8 @@ def _resolved(fields: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
         if words := schema.complaint(name, value):
             raise Refusal(f"config.json: {words}")
     config = schema.defaults()
-    config.update_from_flattened_dict({**flat, "train.steps": 1})
+    architecture = (switches(fields["family"]) | fields)["architecture"]
+    config.update_from_flattened_dict({**flat, "objective.name": USUAL[architecture], "train.steps": 1})
     return resolve(config)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from lm.refusal import Refusal, extra
 from lm.text import published as tokenizers
 from lm.weights import gguf_config, gguf_scan, gguf_tokenizer, gguf_tokenizer_write
+from lm.weights.gguf_config import EMBEDDING, HEAD, count
 from lm.weights.gguf_names import PRECISE, Form, Row
 from lm.weights.gguf_scan import TYPES, Entry
 from lm.weights.published import Published, Tensor
@@ -27,7 +28,7 @@ WRITTEN = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
 
 _PLAIN = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
 _BLOCKS = {name: (elements, size) for name, elements, size in TYPES.values()}
-_HEAD = "output.weight"  # the one tensor that a model may lack: then it is the embedding
+_CHUNK = 1 << 24  # bytes
 _QUANTIZATION = 2  # the version of the blocks' layout
 
 
@@ -40,6 +41,9 @@ def read(path: Path) -> Published:
     library = _library(f"{path} is read by the gguf library")
     metadata, entries = gguf_scan.scan(path)
     form, config = gguf_config.read(path, metadata, {name: entry.shape for name, entry in entries.items()})
+    if form.repeats and _repeats(path, entries):
+        entries.pop(HEAD)
+        config["tie_word_embeddings"] = True
     for name in sorted({entry.type for entry in entries.values()}):
         _check_type(path, library, name)
     if rotary := entries.pop(gguf_config.ROTARY, None):
@@ -91,6 +95,15 @@ def write(path: Path, model: Published, type_name: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def _repeats(path: Path, entries: Mapping[str, Entry]) -> bool:
+    """Say whether the head is the embedding once more."""
+    if HEAD not in entries or entries[HEAD][:2] != entries[EMBEDDING][:2]:
+        return False
+    one, other, size = entries[HEAD].start, entries[EMBEDDING].start, entries[HEAD].size
+    part = lambda start, at: np.fromfile(path, np.uint8, min(_CHUNK, size - at), offset=start + at)
+    return all(np.array_equal(part(one, at), part(other, at)) for at in range(0, size, _CHUNK))
+
+
 def _library(what: str) -> ModuleType:
     return extra("gguf", "gguf", what)
 
@@ -130,29 +143,24 @@ def _tensors(
         match = re.fullmatch(r"blk\.(0|[1-9]\d{0,8})\.(.+)", name)
         layer = int(match[1]) if match else 0
         row = rows.get(f"blk.{{layer}}.{match[2]}" if match else name)
-        if row is None or layer >= _layers(form, config):
+        if row is None or layer >= count(form, config, "block_count"):
             raise Refusal(f"{path} has {name!r}, which {config['model_type']} has no place for.")
-        _check_shape(path, name, row, config, entry)
+        _check_shape(path, name, form, row, config, entry)
         dtype = _PLAIN[entry.type].name if entry.type in _PLAIN else "float32"
         for expert, one in _experts(row, entry):
             there = _undo(lambda one=one: _values(path, library, one), row, config)
             shape = one.shape[::-1] if row.how == "transpose" else one.shape
             yield row.name.format(layer=layer, expert=expert), Tensor(shape, dtype, there)
     for row in form.rows:
-        for layer in range(_layers(form, config) if "{layer}" in row.theirs else 1):
-            if (name := row.theirs.format(layer=layer)) not in entries and row.theirs != _HEAD:
+        for layer in range(count(form, config, "block_count") if "{layer}" in row.theirs else 1):
+            if (name := row.theirs.format(layer=layer)) not in entries and row.theirs != HEAD:
                 raise Refusal(f"{path} has no {name!r}, which {config['model_type']} needs.")
 
 
-def _layers(form: Form, config: Mapping[str, Any]) -> int:
-    (attribute,) = (field.attribute for field in form.fields if field.key == "block_count")
-    return config[attribute]
-
-
-def _check_shape(path: Path, name: str, row: Row, config: Mapping[str, Any], entry: Entry) -> None:
+def _check_shape(path: Path, name: str, form: Form, row: Row, config: Mapping[str, Any], entry: Entry) -> None:
     heads = _heads(row, config)
     dimensions = 3 if "{expert}" in row.name else 2 if row.how == "transpose" else len(entry.shape)
-    experts = config["num_local_experts"] if "{expert}" in row.name else entry.shape[0]
+    experts = count(form, config, "expert_count") if "{expert}" in row.name else entry.shape[0]
     if len(entry.shape) != dimensions or entry.shape[0] != experts or entry.shape[0] % (2 * heads if heads else 1):
         raise Refusal(f"{path} cannot be opened: {name!r} cannot have the shape {entry.shape}.")
 
@@ -202,12 +210,12 @@ class _Part(NamedTuple):
 
 def _parts(form: Form, model: Published) -> list[_Part]:
     config, left = model.config, dict(model.tensors)
-    if config.get("tie_word_embeddings", form.is_tied):
+    if config.get("tie_word_embeddings"):
         left.pop("lm_head.weight", None)
     parts = []
     for row in form.rows:
-        for layer in range(_layers(form, config) if "{layer}" in row.name else 1):
-            experts = config["num_local_experts"] if "{expert}" in row.name else 1
+        for layer in range(count(form, config, "block_count") if "{layer}" in row.name else 1):
+            experts = count(form, config, "expert_count") if "{expert}" in row.name else 1
             names = [row.name.format(layer=layer, expert=expert) for expert in range(experts)]
             if all(name in left for name in names):
                 parts.append(_part(row.theirs.format(layer=layer), row, [left.pop(name) for name in names], config))

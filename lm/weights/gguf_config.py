@@ -11,9 +11,10 @@ import numpy as np
 from lm.refusal import Refusal
 from lm.weights.gguf_names import FORMS, NEUTRAL, SILENT, Form
 
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 ROTARY = "rope_freqs.weight"  # by what Llama 3 divides each frequency
 
-_HEAD = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+_WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 _SCALING = "rope.scaling."
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # of all that Meta published
 _LLAMA3_TEXT = 8192  # tokens that they were trained on first
@@ -46,10 +47,10 @@ def read(path: Path, metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int
             _refuse(path, f"{form.architecture}.{field.key} is {value!r}")
         config[field.attribute] = _shortest(value) if field.is_number else value
     said.pop("attention.head_count_kv", None)
-    if _layers(config) > len(shapes):
-        _refuse(path, f"{form.architecture}.block_count is {_layers(config)}, and it has {len(shapes)} tensors")
+    if (layers := count(form, config, "block_count")) > len(shapes):
+        _refuse(path, f"{form.architecture}.block_count is {layers}, and it has {len(shapes)} tensors")
     config |= form.fixed | {"vocab_size": _vocabulary(path, said, shapes)}
-    config["tie_word_embeddings"] = form.is_tied or "output.weight" not in shapes
+    config["tie_word_embeddings"] = HEAD not in shapes
     if "rope_theta" in config:
         config["head_dim"] = _head(path, config, said)
         config["rope_scaling"] = _scaling(path, said)
@@ -115,7 +116,7 @@ def write(config: Mapping[str, Any]) -> tuple[Form, dict[str, int | float | str]
     if "rope.freq_base" in metadata:
         heads = metadata["attention.head_count"]
         width = given.pop("head_dim", None) or metadata["embedding_length"] // heads
-        metadata |= dict.fromkeys(_HEAD, width) | _scaling_out(given, kind)
+        metadata |= dict.fromkeys(_WIDTHS, width) | _scaling_out(given, kind)
         metadata["vocab_size"] = config["vocab_size"]
     if form.windows:
         sizes = {"num_hidden_layers": metadata["block_count"], "head_dim": width, "num_attention_heads": heads}
@@ -160,25 +161,27 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _layers(config: Mapping[str, Any]) -> int:
-    return config["n_layer"] if "n_layer" in config else config["num_hidden_layers"]
+def count(form: Form, config: Mapping[str, Any], key: str) -> int:
+    """Return a count of config.json by its name in the metadata."""
+    (attribute,) = (field.attribute for field in form.fields if field.key == key)
+    return config[attribute]
 
 
 def _vocabulary(path: Path, said: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int:
-    if "token_embd.weight" not in shapes:
-        _refuse(path, "it has no token_embd.weight")
-    rows = shapes["token_embd.weight"][0]
+    if EMBEDDING not in shapes:
+        _refuse(path, f"it has no {EMBEDDING}")
+    rows = shapes[EMBEDDING][0]
     if said.pop("vocab_size", rows) != rows:
-        _refuse(path, f"its vocab_size is not that of token_embd.weight, {rows}")
+        _refuse(path, f"its vocab_size is not that of {EMBEDDING}, {rows}")
     return rows
 
 
 def _head(path: Path, config: Mapping[str, Any], said: dict[str, Any]) -> int:
     """Return the width of a head, which three entries may say."""
-    given = {said.pop(key) for key in _HEAD if key in said}
+    given = {said.pop(key) for key in _WIDTHS if key in said}
     width = given.pop() if given else config["hidden_size"] // config["num_attention_heads"]
     if given or not _can_be(width, False) or width % 2:
-        _refuse(path, f"{', '.join(_HEAD)} are not one even number")
+        _refuse(path, f"{', '.join(_WIDTHS)} are not one even number")
     return width
 
 

@@ -39,7 +39,7 @@ class Form(NamedTuple):
     fields: what metadata and config.json both say.
     fixed: attribute → the value that models of this architecture have, and the file does not say.
     rows: the tensors. A model may lack some: biases, and the head where it is tied.
-    is_tied: whether the head is the embedding in all of them; a file may then repeat it.
+    repeats: whether files may have a head that repeats the embedding; any other model with a head is untied.
     windows: every how many layers one sees the whole text, where the others see attention.sliding_window; 0: all do.
     scaled: the number of layers of the one model whose queries are scaled by width / heads, not by the head's width.
     """
@@ -48,7 +48,7 @@ class Form(NamedTuple):
     fields: tuple[Field, ...]
     fixed: Mapping[str, Any]
     rows: tuple[Row, ...]
-    is_tied: bool = False
+    repeats: bool = False
     windows: int = 0
     scaled: int | None = None
 
@@ -64,6 +64,11 @@ _FIELDS = (
     Field("rope.freq_base", "rope_theta", is_number=True, absent=10000.0),
 )
 _EXPERTS = (Field("expert_count", "num_local_experts"), Field("expert_used_count", "num_experts_per_tok"))
+_MANY_EXPERTS = (
+    Field("expert_count", "num_experts"),
+    Field("expert_used_count", "num_experts_per_tok"),
+    Field("expert_feed_forward_length", "moe_intermediate_size"),
+)
 _WINDOW = Field("attention.sliding_window", "sliding_window")
 
 _ENDS = (
@@ -96,6 +101,12 @@ _MIXTURE = (
     Row("blk.{layer}.ffn_gate_exps.weight", "model.layers.{layer}.block_sparse_moe.experts.{expert}.w1.weight"),
     Row("blk.{layer}.ffn_down_exps.weight", "model.layers.{layer}.block_sparse_moe.experts.{expert}.w2.weight"),
     Row("blk.{layer}.ffn_up_exps.weight", "model.layers.{layer}.block_sparse_moe.experts.{expert}.w3.weight"),
+)
+_MANY = (
+    Row("blk.{layer}.ffn_gate_inp.weight", "model.layers.{layer}.mlp.gate.weight"),
+    Row("blk.{layer}.ffn_gate_exps.weight", "model.layers.{layer}.mlp.experts.{expert}.gate_proj.weight"),
+    Row("blk.{layer}.ffn_up_exps.weight", "model.layers.{layer}.mlp.experts.{expert}.up_proj.weight"),
+    Row("blk.{layer}.ffn_down_exps.weight", "model.layers.{layer}.mlp.experts.{expert}.down_proj.weight"),
 )
 _NORMS = (
     Row("output_norm.weight", "model.norm.weight"),
@@ -141,6 +152,19 @@ FORMS = {
         {**_SILU, "attention_bias": False, "use_sliding_window": False},
         (*_ENDS, *_ATTENTION, *_HEAD_NORMS, *_FEEDFORWARD, *_NORMS),
     ),
+    "qwen3_moe": Form(
+        "qwen3moe",
+        (*_FIELDS, *_MANY_EXPERTS),
+        {
+            **_SILU,
+            "attention_bias": False,
+            "use_sliding_window": False,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        },
+        (*_ENDS, *_ATTENTION, *_HEAD_NORMS, *_MANY, *_NORMS),
+    ),
     "gemma2": Form(
         "gemma2",
         (
@@ -151,7 +175,6 @@ FORMS = {
         ),
         _GEMMA,
         (_ENDS[0], *_ATTENTION, *_FEEDFORWARD, *_one(_SANDWICH)),
-        is_tied=True,
         windows=2,
         scaled=46,
     ),
@@ -160,7 +183,6 @@ FORMS = {
         (*_FIELDS, _WINDOW, Field("rope.freq_base_swa", "rope_local_base_freq", is_number=True, absent=10000.0)),
         {**_GEMMA, "attn_logit_softcapping": None, "final_logit_softcapping": None},
         (*_ENDS, *_ATTENTION, *_FEEDFORWARD, *_one((*_SANDWICH, *_HEAD_NORMS))),
-        is_tied=True,
         windows=6,
         scaled=62,
     ),
@@ -194,7 +216,7 @@ FORMS = {
             Row("blk.{layer}.ffn_down.weight", "transformer.h.{layer}.mlp.c_proj.weight", "transpose"),
             Row("blk.{layer}.ffn_down.bias", "transformer.h.{layer}.mlp.c_proj.bias"),
         ),
-        is_tied=True,
+        repeats=True,
     ),
 }
 

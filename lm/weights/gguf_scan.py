@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from lm.refusal import Refusal
+from lm.weights.published import is_name
 
 # Type number of a tensor → its name, how many elements a block has, how many bytes it takes.
 TYPES = {
@@ -211,13 +212,11 @@ class _Reader:
         return Entry(shape, type_name, start, math.prod(shape) // elements * size)
 
     def name(self, what: str) -> str:
-        """Return a key or a tensor's name: never a path, or anything that a terminal acts on."""
+        """Return a key or a tensor's name."""
         start = self.place
         text = self.text(what)
-        if not text or self.place - start > _NAME + 8:
-            self.refuse(f"a {what} has {self.place - start - 8} bytes; 1 to {_NAME} can be")
-        if not text.isprintable() or ".." in text or text[0] in "/\\" or "\\" in text:
-            self.refuse(f"{text!r} is no {what}")
+        if self.place - start > _NAME + 8 or not is_name(text):
+            self.refuse(f"{text[:60]!r} is no {what}")
         return text
 
     def text(self, what: str) -> str:

@@ -39,6 +39,11 @@ class Published(NamedTuple):
     tokenizer: Tokenizer | None
 
 
+def is_name(name: str) -> bool:
+    """Say whether a file may call a tensor so: no name is a path, or holds anything that a terminal acts on."""
+    return name.isprintable() and ".." not in name and "\\" not in name and name[:1] not in ("", "/")
+
+
 def told(tensors: Mapping[str, Tensor], what: str, say: Callable[[str], None]) -> dict[str, Tensor]:
     """Return the same tensors, of whose reading `say` hears every few seconds how far it is."""
     whole = sum(tensor.nbytes for tensor in tensors.values())

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from lm.refusal import Refusal
-from lm.weights.published import Tensor
+from lm.weights.published import Tensor, is_name
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _OTHERS = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # of buffers
-_HEADER = 100_000_000  # bytes; the format's own bound
+_HEADER = 25_000_000  # bytes; the format allows four times that, which as objects of Python's would be a gigabyte
+_PARTS = 1 << 20  # of a header
 _NAME = 512  # characters
 
 
@@ -35,6 +36,8 @@ def read(path: Path) -> dict[str, Tensor]:
         if size < 8 or count > min(_HEADER, size - 8):
             raise _damaged(path, f"it has {size:,} bytes, and a header of {count:,}")
         data = file.read(count)
+    if data.count(b",") > _PARTS:
+        raise _damaged(path, f"its header has more than {_PARTS:,} parts")
     try:
         header = json.loads(data)
     except (ValueError, RecursionError):
@@ -75,8 +78,8 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], str, int, int]:
     """Return shape, dtype, start and stop that the header says of a tensor."""
-    if len(name) > _NAME or not name.isprintable():
-        raise _damaged(path, f"a tensor's name has {len(name)} characters, or some that do not print")
+    if len(name) > _NAME or not is_name(name):
+        raise _damaged(path, f"a tensor is called {name[:60]!r}, which is no name")
     is_count = lambda value: type(value) is int and value >= 0
     is_counts = lambda values: isinstance(values, list) and all(map(is_count, values))
     if not (isinstance(entry, dict) and is_counts(entry.get("shape")) and is_counts(entry.get("data_offsets"))):

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from lm import trees
-from lm.config import defaults, schema
-from lm.families.catalog import FAMILIES, switches
+from lm.config import schema
 from lm.model import cache as caches
-from lm.model.transformer import TokenValues, Transformer
+from lm.model.transformer import Embed, TokenValues, Transformer
 
-# Families, and combinations in which every option of the decoder is at work that a token's past can see.
-VARIANTS = {name: {"family": name} for name in FAMILIES} | {
+# Combinations in which every option of the decoder is at work that a token's past can see.
+VARIANTS = {
+    "gpt2": {"family": "gpt2"},
+    "llama": {"family": "llama"},
+    "gemma3": {"family": "gemma3", "windows": (4, 0), "rotary_scaling": "linear", "rotary_factor": 3.0},
     "alibi, parallel": {
         "positions": "alibi",
         "wiring": "parallel",
@@ -44,6 +46,20 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
         "gated": True,
         "tied": False,
     },
+    "part of a head turned, parallel with two norms": {
+        "positions": "rotary",
+        "rotary_share": 0.7,
+        "rotary_scaling": "llama3",
+        "rotary_factor": 4.0,
+        "rotary_original_context": 9,
+        "windows": (0, 4),
+        "wiring": "parallel_norms",
+        "activation": "relu",
+        "attention_scale": 1.0,
+        "attention_bias": False,
+        "unit_offset": True,
+        "scaled_embedding": True,
+    },
 }
 
 
@@ -70,14 +86,25 @@ def _rows(rows, length, seed=0):
     return ids, np.broadcast_to(np.arange(length, dtype=np.int32), ids.shape)
 
 
-def test_variants_have_every_choice():
+def test_variants_have_every_choice(tiny):
     """Of every field that chooses how the forward pass computes, and every other option of it but its own value."""
-    sections = [
-        defaults("model").to_dict() | switches(variant.get("family", "gpt2")) | variant for variant in VARIANTS.values()
-    ]
-    for name in ("family", "norm", "wiring", "positions", "activation"):
+    as_fields = lambda variant: {f"model__{name}": value for name, value in variant.items()}
+    sections = [tiny(**as_fields(variant)).model for variant in VARIANTS.values()]
+    for name in ("norm", "wiring", "positions", "activation", "rotary_scaling"):
         assert {section[name] for section in sections} == set(schema.FIELDS[f"model.{name}"].rule.choices), name
-    for name in ("qk_norm", "gated", "bias", "tied", "residual_scalars", "value_embeddings", "attention_soft_cap"):
+    for name in (
+        "qk_norm",
+        "gated",
+        "bias",
+        "attention_bias",
+        "tied",
+        "unit_offset",
+        "scaled_embedding",
+        "rotary_window_base",
+        "residual_scalars",
+        "value_embeddings",
+        "attention_soft_cap",
+    ):
         assert {bool(section[name]) for section in sections} == {True, False}, name
 
 
@@ -173,6 +200,19 @@ def test_layers_take_value_tables_in_turn(tiny, random_params):
         return jnp.abs(jax.grad(outcome)(params["values"])["embedding"]).max(axis=(1, 2)) > 0
 
     np.testing.assert_array_equal([by_table(layer) for layer in range(3)], [[1, 0], [0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_embedding_is_scaled_by_the_root_of_the_width_in_dtype(tiny, dtype):
+    section = tiny(model__scaled_embedding=True, model__dtype=dtype).model
+    table = np.random.default_rng(0).normal(size=(64, 24)).astype(np.float32)
+    ids = np.random.default_rng(1).integers(0, 61, (2, 5))
+    embed = Embed(section, lambda array, name: array)
+    params = {"params": {"embedding": jnp.asarray(table)}}
+    rounded = lambda x: np.asarray(jnp.asarray(x, dtype), np.float64)
+    expected = rounded(rounded(table)[ids] * rounded(24**0.5))
+    np.testing.assert_allclose(np.asarray(embed.apply(params, ids), np.float64), expected, rtol=1e-6)
+    np.testing.assert_array_equal(embed.apply(params, method="table"), jnp.asarray(table, dtype))
 
 
 def test_tied_head_is_the_embedding(tiny, random_params):

@@ -86,6 +86,15 @@ CONFIGS = {
     },
     "qwen2": {name: value for name, value in _QWEN.items() if name != "attention_bias"},
     "qwen3": _QWEN,
+    "qwen3_moe": {
+        **_QWEN,
+        "num_experts": 3,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+    },
     "gemma2": {
         **_GEMMA,
         "attn_logit_softcapping": 50.0,
@@ -132,7 +141,7 @@ def _block(kind):
         if kind == "qwen2":
             yield f"self_attn.{name}.bias", (width,)
     yield "self_attn.o_proj.weight", (32, 32)
-    if kind in ("qwen3", "gemma3_text"):
+    if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
         yield "self_attn.q_norm.weight", (8,)
         yield "self_attn.k_norm.weight", (8,)
     norms = ["input_layernorm", "post_attention_layernorm"]
@@ -145,6 +154,12 @@ def _block(kind):
         for expert in range(3):
             for name, shape in {"w1": (96, 32), "w2": (32, 96), "w3": (96, 32)}.items():
                 yield f"block_sparse_moe.experts.{expert}.{name}.weight", shape
+        return
+    if kind == "qwen3_moe":
+        yield "mlp.gate.weight", (3, 32)
+        for expert in range(3):
+            for name, shape in {"gate_proj": (64, 32), "up_proj": (64, 32), "down_proj": (32, 64)}.items():
+                yield f"mlp.experts.{expert}.{name}.weight", shape
         return
     for name, shape in {"gate_proj": (96, 32), "up_proj": (96, 32), "down_proj": (32, 96)}.items():
         yield f"mlp.{name}.weight", shape
@@ -198,3 +213,15 @@ def published(spelled):
         return Published({"model_type": kind, **CONFIGS[kind], **config}, ids, tensors, spelled)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json():
+    """Return a tokenizer.json of 61 characters, the first three special."""
+    letters = ["<pad>", "<s>", "</s>", *map(chr, range(ord("A"), ord("A") + 56)), "?"]
+    vocabulary = {letter: index for index, letter in enumerate(dict.fromkeys([*letters, " "]))}
+    inner = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    inner.decoder = decoders.Fuse()
+    inner.add_special_tokens(["<pad>", "<s>", "</s>"])
+    return inner.to_str()
