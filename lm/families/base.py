@@ -15,11 +15,12 @@ attributes: a row for every attribute of config.json that changes the logits. An
     Attribute("hidden_size", "width", 4096): the attribute is model.width; where it is absent Transformers' class takes
         4096. Null leaves our field to be derived and is allowed for kv_heads, head_width and feedforward_width only.
         values=ACTIVATIONS: what their words mean in ours. older=("n_ctx",): other names it is read by. plus=2: theirs
-        is ours + 2 (RoBERTa counts two positions that no token has).
+        is ours + 2 (RoBERTa counts two positions that no token has). power=-0.5: ours is theirs to that power.
+        null=0.0: what null means in ours.
     Only("attention_bias", False): honoured with this value alone, which Transformers also assumes where it is absent;
         Only("is_decoder", True, absent=False): not what it assumes, so export writes it.
     Rotary(10000.0): rotary positions, in today's form (rope_parameters) and the older one (rope_theta, rope_scaling);
-        the number is the class's default base.
+        the number is the class's default base. See the class for a share of a head, and for a base of sliding layers.
     Windows(absent, layers): sliding windows, after the row of layers; see the class.
     Silent(r"summary_\w+"): attributes that say nothing about the logits.
     What no row says must be what the family's SWITCHES and the schema's defaults say: export reads its own config.json
@@ -80,6 +81,8 @@ class Attribute(NamedTuple):
     values: Mapping[Any, Any] = {}
     older: tuple[str, ...] = ()
     plus: int = 0
+    power: float = 1.0
+    null: Any = None
 
 
 SAME = object()
@@ -94,10 +97,18 @@ class Only(NamedTuple):
 
 
 class Rotary(NamedTuple):
-    """Rotary positions. base: the class's default. older: another name of rope_theta."""
+    """Rotary positions.
+
+    base: the class's default. older: other names of rope_theta.
+    share: the class's default of partial_rotary_factor, None where it has none. shares: other names of it.
+    window_base: its default base of sliding layers, None where theirs is that of the others.
+    """
 
     base: float
     older: tuple[str, ...] = ()
+    share: float | None = None
+    shares: tuple[str, ...] = ()
+    window_base: float | None = None
 
 
 class Windows(NamedTuple):
@@ -148,6 +159,7 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "silu": "silu",
     "swish": "silu",
+    "relu": "relu",
     "relu2": "relu_squared",
 }
 

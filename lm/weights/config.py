@@ -3,6 +3,7 @@
 Whatever no row names is refused: a model that is read must be the model that was published, or none.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from lm.families import base
 from lm.families.base import Attribute, Layout, Only, Rotary, Silent, Windows
 from lm.families.catalog import FAMILIES, switches
 from lm.refusal import Refusal, nearest
+from lm.weights import config_rotary
 
 _DERIVED = ("kv_heads", "head_width", "feedforward_width")  # null in theirs leaves them to be derived in both
 _LAYERS = 10_000  # at most, whatever a file says
@@ -115,6 +117,8 @@ def _resolved(fields: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
 
 def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     value = next((theirs[name] for name in (row.name, *row.older) if name in theirs), row.absent)
+    if value is None and row.null is not None:
+        return {row.field: row.null}
     if value is None:
         if row.field not in _DERIVED:
             raise Refusal(f"config.json: {row.name} is null: it must be a value.")
@@ -128,11 +132,20 @@ def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[s
         raise Refusal(f"config.json: {row.name} is {value!r}: it must be from 1 to {_LAYERS}.")
     if row.plus and type(value) is int:
         value -= row.plus
+    if row.power != 1 and type(value) in (int, float):
+        if value <= 0:
+            raise Refusal(f"config.json: {row.name} is {value!r}: it must be above 0.")
+        value = value**row.power
     return {row.field: value}
 
 
 def _write_attribute(row: Attribute, section: Any) -> dict[str, Any]:
     value = section[row.field]
+    if row.null is not None and value == row.null:
+        return {row.name: None}
+    if row.power != 1:
+        value = value ** (1 / row.power)
+        value = round(value) if math.isclose(value, round(value), rel_tol=1e-9) else value
     if row.values:
         words = [word for word, ours in row.values.items() if ours == value]
         if not words:
@@ -154,36 +167,6 @@ def _read_only(row: Only, theirs: Mapping[str, Any], fields: Mapping[str, Any]) 
 
 def _write_only(row: Only, section: Any) -> dict[str, Any]:
     return {} if row.absent is base.SAME else {row.name: row.value}
-
-
-def _read_rotary(row: Rotary, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the form of today, {"rope_parameters": {"rope_type", "rope_theta", …}}, or what came before it."""
-    plain = [theirs[name] for name in ("rope_theta", *row.older) if theirs.get(name) is not None]
-    given = {"rope_theta": [*plain, row.base][0]}
-    inner = theirs.get("rope_scaling") or theirs.get("rope_parameters") or {}
-    if not isinstance(inner, dict):
-        raise Refusal(f"config.json: rope_parameters is {inner!r}: it must be an object.")
-    given |= inner
-    kind = given.pop("rope_type", None) or given.pop("type", "default")
-    given.pop("type", None)
-    base = given.pop("rope_theta")
-    if type(base) not in (int, float):
-        raise Refusal(f"config.json: rope_theta is {base!r}: it must be a number.")
-    if kind != "default" or given:
-        raise Refusal(f"config.json: rope_parameters is {given | {'rope_type': kind}}: only 'default' is read.")
-    return {"rotary_base": float(base)}
-
-
-def _write_rotary(row: Rotary, section: Any) -> dict[str, Any]:
-    """Write both forms, so that older versions open it too."""
-    if section.positions != "rotary":
-        raise Refusal(
-            f"model.positions is {section.positions!r}: the published layout of {section.family} holds only 'rotary'."
-        )
-    return {
-        "rope_parameters": {"rope_type": "default", "rope_theta": section.rotary_base},
-        "rope_theta": section.rotary_base,
-    }
 
 
 def _read_windows(row: Windows, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +217,7 @@ _NAMES = {
     Attribute: lambda row: [row.name, *row.older],
     Only: lambda row: [row.name],
     Silent: lambda row: [row.names],
-    Rotary: lambda row: ["rope_parameters", "rope_theta", "rope_scaling", *row.older],
+    Rotary: config_rotary.names,
     Windows: lambda row: (
         ["sliding_window", "layer_types", "sliding_window_pattern", "use_sliding_window", "max_window_layers"]
     ),
@@ -243,13 +226,13 @@ _READ = {
     Attribute: _read_attribute,
     Only: _read_only,
     Silent: lambda row, theirs, fields: {},
-    Rotary: _read_rotary,
+    Rotary: config_rotary.read,
     Windows: _read_windows,
 }
 _WRITE = {
     Attribute: _write_attribute,
     Only: _write_only,
     Silent: lambda row, section: {},
-    Rotary: _write_rotary,
+    Rotary: config_rotary.write,
     Windows: _write_windows,
 }
