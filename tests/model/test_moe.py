@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from lm.config import schema
+from lm.model import cache as caches
 from lm.model.feedforward import ACTIVATIONS
 from lm.model.moe import DISPATCHES, MixtureOfExperts, capacity
+from lm.model.transformer import Tokens, Transformer
 from lm.refusal import Refusal
 
 ROWS, LENGTH, EXPERTS = 3, 7, 5
@@ -50,7 +52,7 @@ def _params(section, seed=2):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(section, params, x=X, segments=SEGMENTS):
-    return MixtureOfExperts(section).apply({"params": params}, x, segments)
+    return MixtureOfExperts(section).apply({"params": params}, x, segments, section.dispatch)
 
 
 def _shares(x, kernel_DE):
@@ -114,7 +116,7 @@ def test_answers_and_gradients(section, options, dispatch):
     np.testing.assert_allclose(out * is_text, _slow(section, params) * is_text, rtol=1e-4, atol=2e-5)
     assert not np.asarray(routing.dropped).any()
     loss = lambda run: lambda params, x: jnp.sum(run(params, x) * DIRECTION * is_text)
-    ours = loss(lambda params, x: MixtureOfExperts(section).apply({"params": params}, x, SEGMENTS)[0])
+    ours = loss(lambda params, x: _run(section, params, x)[0])
     exact = loss(lambda params, x: _everywhere(section, params, x))
     gradients = [jax.jit(jax.grad(one, (0, 1)))(params, jnp.asarray(X)) for one in (ours, exact)]
     for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
@@ -211,13 +213,24 @@ def test_what_comes_later_takes_no_place(section):
     np.testing.assert_allclose(changed[:, :4], out[:, :4], rtol=1e-6)
 
 
-def test_with_a_cache_none_is_dropped(section):
-    params = _params(section(OPTIONS["gated"]))
-    exact, _ = _run(section(OPTIONS["gated"]), params)
-    out, _ = _run(section(OPTIONS["gated"], "capacity", 0.1), params, segments=None)
-    np.testing.assert_array_equal(out, exact)
-    dropped, _ = _run(section(OPTIONS["gated"], "capacity", 0.1), params)
-    assert np.abs(dropped - exact).max() > 0.1
+def test_generation_drops_none(tiny, random_params):
+    """Nor does the encoder that it reads prompts with, whose padding would take no place but make more of them."""
+    overrides = {"model.architecture": "encoder_decoder", "model.experts": 3, "model.expert_capacity": 0.1}
+    outs = []
+    for dispatch in DISPATCHES:
+        model = Transformer(tiny(**overrides, **{"model.dispatch": dispatch}).model)
+        params = random_params(model)
+        ids = np.random.default_rng(0).integers(0, 61, (2, 7))
+        rows = ids, np.broadcast_to(np.arange(7), (2, 7)), np.ones_like(ids)
+        whole = model.apply({"params": params}, *rows, encoder=Tokens(*rows))
+        cache = caches.empty(model.config, 2, 7)
+        cached = model.apply({"params": params}, *rows[:2], cache=cache, encoder=Tokens(*rows))
+        outs.append((whole, cached))
+        assert whole.routing.load.shape == (6, 2, 3)  # of both stacks
+    (whole, cached), (dropped, as_cached) = outs
+    np.testing.assert_allclose(cached.hidden, whole.hidden, atol=2e-5)
+    np.testing.assert_array_equal(as_cached.hidden, cached.hidden)
+    assert np.asarray(dropped.routing.dropped).all() and np.abs(dropped.hidden - whole.hidden).max() > 0.1
 
 
 def test_more_experts_a_token_than_there_are(section):
