@@ -80,13 +80,13 @@ def define_config() -> flags.FlagHolder:
     return holder
 
 
-def define_sample() -> flags.FlagHolder:
-    """Define `--sample.field=value` for the fields of the sample section."""
+def define_section(name: str, what: str) -> flags.FlagHolder:
+    """Define `--NAME.field=value` for the fields of a section of the schema; `what` says what they are."""
     try:
         check_flag_names(sys.argv[1:])  # since the definition itself looks at them
     except Refusal as refusal:
         _fail(str(refusal))
-    return config_flags.DEFINE_config_dict("sample", schema.defaults("sample"), "how text is drawn")
+    return config_flags.DEFINE_config_dict(name, schema.defaults(name), what)
 
 
 def _sentence(error: Exception) -> str:
@@ -119,6 +119,6 @@ def _help(description: str, sections: tuple[str, ...]) -> str:
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     shown = [name for name in schema.FIELDS if any(name.startswith(section) for section in sections)]
     if shown:
-        prefix = "" if sections == ("sample.",) else "config."
+        prefix = "config." if "config" in flags.FLAGS else ""
         lines += ["", "fields:", *reference.help_lines(shown, prefix)]
     return "\n".join(lines)

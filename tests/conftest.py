@@ -18,7 +18,9 @@ jax.config.update("jax_disable_most_optimizations", True)  # halves the time to 
 def tiny():
     """Return a function: dotted overrides → a resolved and bound config of odd sizes, vocabulary 61."""
     from lm.config import defaults
+    from lm.config.objective import USUAL
     from lm.config.resolve import bind, resolve
+    from lm.families.catalog import switches
 
     def make(**overrides):
         config = defaults()
@@ -35,6 +37,8 @@ def tiny():
             "train.steps": 20,
         }
         given = {name.replace("__", "."): value for name, value in overrides.items()}
+        family = switches(given.get("model.family", config.model.family))
+        sizes["objective.name"] = USUAL[given.get("model.architecture") or family["architecture"]]
         for name, value in (sizes | given).items():
             *sections, leaf = name.split(".")
             node = config
@@ -81,11 +85,17 @@ def equations():
 @pytest.fixture(scope="session")
 def setting():
     """Return a function: a bound model section → the Setting of an objective for it."""
-    from lm.objective.base import setting_of
+    from lm.objective.base import Setting
+    from lm.objective.losses import logits_of
     from lm.text.tokenizer import Specials
 
     special = Specials(61, end=0, start=0, mask=60, sentinels=tuple(range(40, 60)), unwritten=(0, *range(40, 61)))
-    return lambda section: setting_of(section, special._replace(size=section.vocabulary))
+
+    def make(section):
+        specials = special._replace(size=section.vocabulary)
+        return Setting(logits_of(section), section.architecture, section.context, specials, section.head)
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +124,10 @@ def assembled(setting):
 
 @pytest.fixture(scope="session")
 def random_batch():
-    """Return a function: seed → a Batch of 8 rows of 13 tokens below 61, with records, padding and uneven weights."""
+    """Return a function: seed → a Batch of 8 rows of 13 tokens below 61, with records, padding and uneven weights.
+
+    For an encoder there are 11 tokens a row, some of whose records the decoder does not have, and the other way round.
+    """
     from lm.batch import Batch
 
     def make(seed=0):
@@ -123,6 +136,7 @@ def random_batch():
         segments = np.sort(generator.integers(1, 4, (8, 13), np.int32), axis=1)
         starts = np.array([np.searchsorted(row, row) for row in segments])
         is_text = np.arange(13)[None] < generator.integers(5, 14, (8, 1))
+        encoder_segments = np.sort(generator.integers(0, 5, (8, 11), np.int32), axis=1)[:, ::-1]
         return Batch(
             inputs=inputs * is_text,
             targets=targets * is_text,
@@ -130,6 +144,10 @@ def random_batch():
             segments=segments * is_text,
             positions=((np.arange(13)[None] - starts) * is_text).astype(np.int32),
             source=generator.integers(0, 3, 8, np.int32),
+            types=generator.integers(0, 2, (8, 13), np.int32),
+            encoder_inputs=generator.integers(0, 61, (8, 11), np.int32),
+            encoder_segments=np.ascontiguousarray(encoder_segments),
+            encoder_positions=np.broadcast_to(np.arange(11, dtype=np.int32), (8, 11)),
         )
 
     return make

@@ -16,6 +16,7 @@ FIELDS_OF = {  # the fields that a door takes, by the beginning of their names, 
     "train": ("config.", ("",)),
     "data": ("config.", ("data.", "model.context", "seed")),
     "generate": ("", ("sample.",)),
+    "evaluate": ("", ("data.",)),
 }
 
 
@@ -55,6 +56,12 @@ def test_help_says_what_it_does_with_an_example_and_lists_what_it_takes(door):
         ("train", ["--workdirs=a"], "there is no flag --workdirs (did you mean 'workdir'?); see --help."),
         ("train", ["--config=configs/gpt2.py:124m"], "the flag --workdir must be given; see --help."),
         ("data", ["--workdir=a"], "there is no flag --workdir; see --help."),
+        ("evaluate", ["--data.sauce=3"], "there is no config field 'data.sauce' (did you mean 'data.source'?)."),
+        (
+            "weights",
+            ["--from=runs/a", "--to=b", "--dtype=int8"],
+            "--dtype is 'int8': it must be one of float32, bfloat16, float16, q8_0.",
+        ),
         ("generate", ["--sample.seeds=3"], "there is no config field 'sample.seeds' (did you mean 'sample.seed'?)."),
     ],
 )

@@ -78,9 +78,9 @@ FIELDS = {
         "bpe:4096",
         "what text is cut into; learned from the training split, or read from a file",
         spelled(
-            rf"byte|char|(bpe|unigram|wordpiece):{_SIZE}|(file|sentencepiece):[^\n]+",
+            rf"byte|char|place|(bpe|unigram|wordpiece):{_SIZE}|(file|sentencepiece):[^\n]+",
             "byte, char, bpe:SIZE, unigram:SIZE or wordpiece:SIZE with SIZE of at least 258, "
-            "file:PATH or sentencepiece:PATH",
+            "file:PATH, sentencepiece:PATH or place",
             **{
                 "byte": "the bytes of UTF-8",
                 "char": "the characters of the training split",
@@ -90,6 +90,7 @@ FIELDS = {
                 "what it has not seen",
                 "file:PATH": "a tokenizer.json of the tokenizers library",
                 "sentencepiece:PATH": "a .model of SentencePiece, unigram or bpe",
+                "place": "that of init.from_place, which every run that starts there has without being told",
             },
         ),
     ),

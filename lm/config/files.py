@@ -73,16 +73,16 @@ def from_json(text: str) -> ml_collections.ConfigDict:
 
 
 def check_flag_names(arguments: list[str]) -> None:
-    """Refuse `--config.…` and `--sample.…` flags that no field answers to, and a `--config` that is no file."""
+    """Refuse `--config.…`, `--sample.…` and `--data.…` that no field answers to, and a `--config` that is no file."""
     for place, argument in enumerate(arguments):
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name == "config":
             path = (value if equals else "".join(arguments[place + 1 : place + 2])).partition(":")[0]
             if not os.path.isfile(path):
                 raise Refusal(f"the config file {path!r} does not exist.")
-        if argument.startswith("--no") and name.startswith(("noconfig.", "nosample.")):
+        if argument.startswith("--no") and name.startswith(("noconfig.", "nosample.", "nodata.")):
             name = name[2:]
-        if argument.startswith("--") and name.startswith(("config.", "sample.")):
+        if argument.startswith("--") and name.startswith(("config.", "sample.", "data.")):
             field = name.removeprefix("config.")
             if field not in schema.FIELDS:
                 raise Refusal(f"there is no config field {field!r}{nearest(field, schema.FIELDS)}.")

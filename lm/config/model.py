@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lm.config import head
 from lm.config.field import EITHER, FREE, Field, Rule, above, at_least, fraction, one_of
 from lm.families.catalog import switches
 from lm.refusal import Refusal
@@ -13,7 +14,18 @@ FIELDS = {
     "model.family": Field(
         "gpt2",
         "the architecture whose switches fill those left unset",
-        one_of(gpt2="Radford et al. 2019", llama="Touvron et al. 2023"),
+        one_of(
+            gpt2="Radford et al. 2019",
+            gpt_neox="Black et al. 2022; Pythia",
+            llama="Touvron et al. 2023; SmolLM2",
+            mistral="Jiang et al. 2023",
+            mixtral="Jiang et al. 2024",
+            qwen2="Yang et al. 2024; Qwen2.5",
+            qwen3="Yang et al. 2025",
+            qwen3_moe="Qwen 3 with experts: Yang et al. 2025",
+            gemma2="Gemma Team 2024",
+            gemma3="Gemma Team 2025",
+        ),
     ),
     "model.architecture": Field(
         None,
@@ -36,14 +48,37 @@ FIELDS = {
     "model.head_width": Field(None, "size of a head; unset: width / heads", at_least(1), kind=int),
     "model.feedforward_width": Field(
         None,
-        "hidden size of the feed-forward; unset: 4 × width, or 8/3 × width (to a multiple of 64) when gated",
+        "hidden size of the feed-forward (of each expert); unset: 4 × width, or 8/3 × width (to a multiple of 64) "
+        "when gated",
         at_least(1),
         kind=int,
+    ),
+    "model.experts": Field(
+        None, "feed-forwards that a router chooses from for each token; 0: one for all", at_least(0), kind=int
+    ),
+    "model.experts_per_token": Field(None, "experts that a token takes", at_least(1), kind=int),
+    "model.router_normalized": Field(
+        None, "the weights of the experts that a token takes sum to 1, not those of all", EITHER, kind=bool
+    ),
+    "model.dispatch": Field(
+        "ragged",
+        "how tokens get to their experts",
+        one_of(
+            ragged="sorted, and none is left out: MegaBlocks, Gale et al. 2022",
+            capacity="to a fixed number of places, in the order of tokens; who finds none goes without: "
+            "GShard, Lepikhin et al. 2020",
+        ),
+    ),
+    "model.expert_capacity": Field(
+        1.25, "places of an expert for a row's tokens, as a multiple of its even share (capacity)", above(0)
     ),
     "model.norm": Field(
         None, "normalisation", one_of(layer="LayerNorm: Ba et al. 2016", rms="RMSNorm: Zhang & Sennrich 2019"), kind=str
     ),
     "model.norm_epsilon": Field(None, "added to the variance", above(0), kind=float),
+    "model.unit_offset": Field(
+        None, "norms scale by 1 + their parameter, which starts at 0: Gemma, arXiv 2403.08295", EITHER, kind=bool
+    ),
     "model.wiring": Field(
         None,
         "how a branch f joins the residual stream x",
@@ -52,6 +87,7 @@ FIELDS = {
             post="norm(x + f(x)): Vaswani et al. 2017",
             sandwich="x + norm(f(norm(x))): Ding et al. 2021",
             parallel="x + attention(norm(x)) + feedforward(norm(x)): Chowdhery et al. 2022",
+            parallel_norms="the same with a norm for each branch: GPT-NeoX, Black et al. 2022",
         ),
         kind=str,
     ),
@@ -71,11 +107,46 @@ FIELDS = {
         ),
         kind=str,
     ),
+    "model.position_offset": Field(
+        None, "rows of the table of learned positions before the first token's", at_least(0), kind=int
+    ),
     "model.rotary_base": Field(None, "base of the rotary wavelengths", above(1), kind=float),
+    "model.rotary_window_base": Field(
+        None,
+        "base in layers with a window, which are then not scaled: Gemma 3, arXiv 2503.19786; 0: as in the others",
+        Rule("0 or above 1", lambda value: value == 0 or value > 1),
+        kind=float,
+    ),
+    "model.rotary_share": Field(
+        None,
+        "share of a head that is turned, its beginning: GPT-NeoX, Black et al. 2022",
+        Rule("above 0 and at most 1", lambda value: 0 < value <= 1),
+        kind=float,
+    ),
+    "model.rotary_scaling": Field(
+        "none",
+        "how rotary positions are squeezed for a longer context",
+        one_of(
+            none="not at all",
+            linear="all by rotary_factor: Chen et al. 2023",
+            llama3="by rotary_factor what turns seldom, not at all what turns often: Llama 3.1",
+        ),
+    ),
+    "model.rotary_factor": Field(1.0, "by how much positions are squeezed (rotary_scaling)", at_least(1)),
+    "model.rotary_low": Field(1.0, "turns in the original context up to which all is squeezed (llama3)", above(0)),
+    "model.rotary_high": Field(4.0, "turns in the original context from which on nothing is (llama3)", above(0)),
+    "model.rotary_original_context": Field(8192, "context before positions were squeezed (llama3)", at_least(1)),
     "model.relative_buckets": Field(32, "buckets of distances (relative positions)", at_least(2)),
     "model.relative_distance": Field(
         128, "distance from which on all share a bucket (relative positions)", at_least(2)
     ),
+    "model.token_types": Field(
+        None,
+        "kinds of token, such as the first and second of two texts, each with a vector; 0: none",
+        at_least(0),
+        kind=int,
+    ),
+    "model.embedding_norm": Field(None, "a norm before the first block", EITHER, kind=bool),
     "model.windows": Field(
         (),
         "tokens that attention sees back, its own included, layer by layer, repeated over the layers; 0: all; "
@@ -84,6 +155,9 @@ FIELDS = {
         element=int,
     ),
     "model.qk_norm": Field(None, "queries and keys normalised over each head: Henry et al. 2020", EITHER, kind=bool),
+    "model.attention_scale": Field(
+        None, "what scores are multiplied by; unset: 1 / √head_width: Vaswani et al. 2017", above(0), kind=float
+    ),
     "model.attention_soft_cap": Field(
         None, "scores s become cap · tanh(s / cap): Gemma 2, arXiv 2408.00118; 0: they stay", at_least(0), kind=float
     ),
@@ -100,13 +174,20 @@ FIELDS = {
             gelu="x · Φ(x): Hendrycks & Gimpel 2016",
             gelu_tanh="its approximation by tanh, as GPT-2 has it",
             silu="x · σ(x)",
+            relu="max(x, 0): Glorot et al. 2011",
             relu_squared="max(x, 0)²: So et al. 2021",
         ),
         kind=str,
     ),
     "model.gated": Field(None, "feed-forward with a gate (GLU)", EITHER, kind=bool),
     "model.bias": Field(None, "biases in projections and layer norms", EITHER, kind=bool),
+    "model.attention_bias": Field(
+        None, "biases in the projections to queries, keys and values; unset: as bias", EITHER, kind=bool
+    ),
     "model.tied": Field(None, "the head shares the embedding's weights", EITHER, kind=bool),
+    "model.scaled_embedding": Field(
+        None, "embedded tokens are multiplied by √width: Vaswani et al. 2017, §3.4; Gemma", EITHER, kind=bool
+    ),
     "model.dropout": Field(0.0, "rate, after the embedding and after each branch", fraction()),
     "model.token_dropout": Field(0.0, "share of tokens whose embedding is zero in a training step", fraction()),
     "model.stochastic_depth": Field(
@@ -145,6 +226,14 @@ FIELDS = {
     "model.unroll": Field(
         0, "blocks per iteration of the layer scan; 0: all on CPU and GPU, 1 on TPU", at_least(0), FREE
     ),
+} | head.FIELDS
+
+# What the fields of rotary positions hold where positions are others.
+_WITHOUT_ROTARY = {
+    "model.rotary_base": None,
+    "model.rotary_window_base": 0.0,
+    "model.rotary_share": 1.0,
+    "model.rotary_scaling": "none",
 }
 
 
@@ -152,18 +241,24 @@ def fill(flat: dict[str, Any]) -> None:
     """Set what is unset: the family's switches, sizes that follow from others."""
     family = switches(flat["model.family"])
     positions = flat["model.positions"] or family["positions"]
-    if positions != "rotary" and flat["model.rotary_base"] is not None:
-        raise Refusal(
-            f"model.rotary_base is {flat['model.rotary_base']}, but model.positions is {positions!r}: "
-            "it is for model.positions='rotary'."
-        )
+    if positions != "rotary":
+        for name, without in _WITHOUT_ROTARY.items():
+            if flat[name] not in (None, without):
+                raise Refusal(
+                    f"{name} is {flat[name]!r}, but model.positions is {positions!r}: "
+                    "it is for model.positions='rotary'."
+                )
+    family |= {"position_offset": family["position_offset"] if positions == "learned" else 0}
+    head.fill(flat, family)
     for name, value in family.items():
         if flat[f"model.{name}"] is None:
             flat[f"model.{name}"] = value
     if positions == "rotary" and flat["model.rotary_base"] is None:
         flat["model.rotary_base"] = 10000.0
     if positions != "rotary":
-        flat["model.rotary_base"] = None
+        flat |= _WITHOUT_ROTARY
+    if flat["model.attention_bias"] is None:
+        flat["model.attention_bias"] = flat["model.bias"]
     if flat["model.architecture"] != "encoder_decoder" and flat["model.encoder_layers"] is not None:
         raise Refusal(
             f"model.encoder_layers is {flat['model.encoder_layers']}, but model.architecture is "
@@ -176,6 +271,8 @@ def fill(flat: dict[str, Any]) -> None:
         if width % heads:
             raise Refusal(f"model.heads is {heads}: it must divide model.width ({width}), or set model.head_width.")
         flat["model.head_width"] = width // heads
+    if flat["model.attention_scale"] is None:
+        flat["model.attention_scale"] = flat["model.head_width"] ** -0.5
     if flat["model.kv_heads"] is None:
         flat["model.kv_heads"] = heads
     if flat["model.feedforward_width"] is None:
@@ -187,8 +284,8 @@ def check(flat: Mapping[str, Any]) -> None:
     heads, kv_heads, layers = flat["model.heads"], flat["model.kv_heads"], flat["model.layers"]
     if heads % kv_heads:
         raise Refusal(f"model.kv_heads is {kv_heads}: it must divide model.heads ({heads}).")
-    if flat["model.positions"] == "rotary" and flat["model.head_width"] % 2:
-        raise Refusal(f"model.head_width is {flat['model.head_width']}: rotary positions need an even number.")
+    _check_rotary(flat)
+    head.check(flat)
     if len(flat["model.windows"]) > layers:
         raise Refusal(
             f"model.windows is {flat['model.windows']}: it must have at most model.layers ({layers}) entries."
@@ -197,7 +294,24 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"model.value_embeddings is {flat['model.value_embeddings']}: it must be at most model.layers ({layers})."
         )
+    if flat["model.experts"] and flat["model.experts_per_token"] > flat["model.experts"]:
+        raise Refusal(
+            f"model.experts_per_token is {flat['model.experts_per_token']}: it must be at most model.experts "
+            f"({flat['model.experts']})."
+        )
+    if flat["model.position_offset"] and flat["model.positions"] != "learned":
+        raise Refusal(
+            f"model.position_offset is {flat['model.position_offset']}, but model.positions is "
+            f"{flat['model.positions']!r}: it is for 'learned'."
+        )
+    if flat["model.token_types"] and flat["model.architecture"] == "encoder_decoder":
+        raise Refusal(
+            f"model.token_types is {flat['model.token_types']}: an encoder_decoder reads each text with a stack of its "
+            "own; set it to 0."
+        )
     buckets, farthest = flat["model.relative_buckets"], flat["model.relative_distance"]
+    if flat["model.positions"] == "relative" and flat["model.architecture"] != "decoder" and buckets < 4:
+        raise Refusal(f"model.relative_buckets is {buckets}: an encoder needs at least 4, two for keys after.")
     if flat["model.positions"] == "relative" and farthest <= buckets // 2:
         raise Refusal(f"model.relative_distance is {farthest}: it must be above half of the buckets ({buckets // 2}).")
     if flat["model.token_dropout"] and flat["model.value_embeddings"]:
@@ -207,3 +321,19 @@ def check(flat: Mapping[str, Any]) -> None:
         )
     if flat["model.unroll"] and layers % flat["model.unroll"]:
         raise Refusal(f"model.unroll is {flat['model.unroll']}: it must divide model.layers ({layers}), or be 0.")
+
+
+def _check_rotary(flat: Mapping[str, Any]) -> None:
+    width, share = flat["model.head_width"], flat["model.rotary_share"]
+    turned = int(width * share)
+    if flat["model.positions"] == "rotary" and (turned % 2 or not turned):
+        raise Refusal(
+            f"model.head_width is {width}: rotary positions would turn {turned} numbers of it "
+            f"(model.rotary_share is {share}), which must be even and at least 2."
+        )
+    scaling, factor = flat["model.rotary_scaling"], flat["model.rotary_factor"]
+    if scaling == "none" and factor != 1:
+        raise Refusal(f"model.rotary_factor is {factor}, but model.rotary_scaling is 'none': set linear or llama3.")
+    low, high = flat["model.rotary_low"], flat["model.rotary_high"]
+    if scaling == "llama3" and low >= high:
+        raise Refusal(f"model.rotary_high is {high}: it must be above model.rotary_low ({low}).")

@@ -52,8 +52,10 @@ def resolve(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
         if name not in flat:
             raise Refusal(f"the config lacks the field {name!r}; start from lm.config.defaults().")
     flat = {n: float(v) if schema.FIELDS[n].type is float and v is not None else v for n, v in flat.items()}
-    for section in (data, model, objective, run, optimization):
+    sections = data, objective, model, run, optimization
+    for section in sections:
         section.fill(flat)
+    for section in sections:
         section.check(flat)
     filled = schema.defaults()
     filled.update_from_flattened_dict(flat)

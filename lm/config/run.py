@@ -17,6 +17,7 @@ from lm.config.field import (
     at_least,
     fraction,
     one_of,
+    spelled,
     within,
 )
 from lm.growth import Growth
@@ -24,6 +25,12 @@ from lm.refusal import Refusal
 
 FIELDS = {
     "seed": Field(0, "seed of initialisation, data order and dropout", within(0, 2**31 - 1)),
+    "init.from_place": Field(
+        "",
+        "PLACE whose model section, tokenizer and weights the run starts from: a workdir, a folder of Hugging Face's, "
+        "a .safetensors or .gguf file; empty: none",
+        spelled(r"[^\n]*", "text of one line"),
+    ),
     "train.steps": Field(None, "length of the run in steps", at_least(1), HORIZON, kind=int),
     "train.tokens": Field(None, "length of the run in tokens, instead of steps", at_least(1), HORIZON, kind=int),
     "train.epochs": Field(
@@ -128,6 +135,11 @@ def growth(flat: Mapping[str, Any]) -> Growth:
 
 def check(flat: Mapping[str, Any]) -> None:
     """Refuse combinations that cannot run."""
+    if (flat["data.tokenizer"] == "place") != bool(flat["init.from_place"]):
+        raise Refusal(
+            f"data.tokenizer is {flat['data.tokenizer']!r} and init.from_place {flat['init.from_place']!r}: the "
+            "tokenizer is 'place' where a run starts from a PLACE, and only there."
+        )
     steps = flat["train.steps"]
     profile = flat["train.profile_steps"]
     if profile and steps is not None and profile[1] > steps:

@@ -1,45 +1,71 @@
-"""A config in; parameter count and FLOPs per token out."""
+"""The shapes of a model's parameters in; how many they are, and FLOPs per token, out.
 
-_NORMS = {"pre": (2, 1), "post": (2, 0), "sandwich": (4, 1), "parallel": (1, 1)}  # in a block, after the last
+They are given as path → shape, of the model without the rows that pad its vocabulary, so that whatever an option adds
+counts itself.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_EXPERTS = r"/experts/"
+_OF_ENCODER = r"^encoder/|/cross_attention/(key|value)/"  # in an encoder–decoder, what an encoder's token is taken to
 
 
-def parameters(model) -> int:
-    """Return the number of parameters, vocabulary padding not counted.
+def parameters(leaves: Shapes) -> int:
+    """Return the number of parameters."""
+    return sum(map(math.prod, leaves.values()))
+
+
+def active_parameters(model, leaves: Shapes) -> int:
+    """Return the number of parameters that one token has to do with: of its experts alone.
 
     Args:
       model: config.model, resolved and bound.
+      leaves: its parameters.
     """
-    width, layers, wide = model.width, model.layers, model.feedforward_width
-    bias = 1 if model.bias else 0
-    query = width * model.heads * model.head_width + bias * model.heads * model.head_width
-    key_value = 2 * (width * model.kv_heads * model.head_width + bias * model.kv_heads * model.head_width)
-    out = model.heads * model.head_width * width + bias * width
-    inward = (2 if model.gated else 1) * (width * wide + bias * wide)
-    has_bias = bias if model.norm == "layer" else 0
-    norm, head_norms = width * (1 + has_bias), 2 * model.head_width * (1 + has_bias) if model.qk_norm else 0
-    in_block, at_the_end = _NORMS[model.wiring]
-    block = query + key_value + out + inward + wide * width + bias * width + in_block * norm + head_norms
-    block += 2 if model.residual_scalars else 0
-    block += model.kv_heads if model.value_embeddings else 0
-    embeddings = model.vocabulary * width * (1 if model.tied else 2)
-    embeddings += model.value_embeddings * model.vocabulary * model.kv_heads * model.head_width
-    positions = {"learned": model.context * width, "relative": model.relative_buckets * model.heads}
-    return embeddings + positions.get(model.positions, 0) + layers * block + at_the_end * norm
+    return round(sum(_share(model, path) * math.prod(shape) for path, shape in leaves.items()))
 
 
-def training_flops_per_token(model) -> int:
+def training_flops_per_token(model, leaves: Shapes, encoder_tokens: float = 1.0) -> int:
     """Return FLOPs of one token's forward and backward pass, recomputation not counted.
 
-    Six per weight that is multiplied (the head is, embeddings are not), and 12 · heads · head_width · keys for
-    each layer's attention (PaLM: Chowdhery et al. 2022, arXiv 2204.02311, appendix B), where `keys` is how many
-    a token sees in the mean: half of the context, or w − w² / 2 context in a window of w. Biases, norms, biases
-    of scores and look-ups are not counted.
+    Six per weight that is multiplied (the head is, embeddings are not; of experts those that a token takes), and
+    12 · heads · head_width · keys for each layer's attention (PaLM: Chowdhery et al. 2022, arXiv 2204.02311,
+    appendix B), where `keys` is how many a token sees in the mean: half of the context, or w − w² / 2 context in a
+    window of w; twice as many where those after it are not hidden. Biases, norms, biases of scores and look-ups are
+    not counted.
+
+    Args:
+      model: config.model, resolved and bound.
+      leaves: its parameters.
+      encoder_tokens: of an encoder–decoder, tokens that the encoder reads for each token of the decoder. A token of
+        the decoder is what is counted per.
     """
-    width, wide = model.width, model.feedforward_width
-    attention = width * (2 * model.heads + 2 * model.kv_heads) * model.head_width
-    block = attention + (3 if model.gated else 2) * width * wide
-    weights = model.layers * block + model.vocabulary * width
-    windows = tuple(model.windows) or (0,)
-    seen = [windows[layer % len(windows)] or model.context for layer in range(model.layers)]
-    keys = sum(window - window * window / (2 * model.context) for window in (min(w, model.context) for w in seen))
+    is_both = model.architecture == "encoder_decoder"
+    tokens = lambda path: encoder_tokens if is_both and re.search(_OF_ENCODER, path) else 1.0
+    weights = sum(
+        tokens(path) * _share(model, path) * math.prod(shape)
+        for path, shape in leaves.items()
+        if path.endswith("kernel") or (path == "embed/embedding" and model.tied and "head/kernel" not in leaves)
+    )
+    length, read = model.context, encoder_tokens * model.context
+    keys = _keys(model, length, model.layers, is_causal=model.architecture != "encoder")
+    if is_both:
+        keys += encoder_tokens * _keys(model, read, model.encoder_layers, is_causal=False) + model.layers * read
     return round(6 * weights + 12 * model.heads * model.head_width * keys)
+
+
+def _share(model, path: str) -> float:
+    """Return the share of a parameter's numbers that one token is multiplied by."""
+    return model.experts_per_token / model.experts if re.search(_EXPERTS, path) else 1.0
+
+
+def _keys(model, length: float, layers: int, is_causal: bool) -> float:
+    """Return how many keys a token sees in the mean, summed over the layers of a stack that looks at itself."""
+    windows = tuple(model.windows) or (0,)
+    seen = [min(windows[layer % len(windows)] or length, length) for layer in range(layers)]
+    before = sum(window - window * window / (2 * length) for window in seen)
+    return before if is_causal else 2 * before

@@ -8,6 +8,7 @@ see it; and shows the first rows of training: each token with its target and wei
 where records are pairs, the tokens of the first inputs and targets.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -25,7 +26,9 @@ TOKENS = flags.DEFINE_integer("tokens", 24, "tokens of each row to show", lower_
 
 def main() -> None:
     """Build, verify, show."""
-    config = resolve(CONFIG.value)
+    from lm.weights import start
+
+    config = resolve(start.started(CONFIG.value))
     from lm.data import batches, store, windows
     from lm.data.facts import facts
     from lm.objective.base import setting_of
@@ -33,10 +36,10 @@ def main() -> None:
 
     if PREPARE.value:
         _prepare(config.data)
-    tokens = store.open_store(config.data, print)
+    tokens = store.open_store(config.data, print, start.tokenizer(config))
     store.verify(tokens)
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer.specials))
+    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer))
     train = windows.planned(tokens.parts, "train", config.data, goal.length(config.model.context))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     print(f"\nstore        {config.data.store}, {len(tokens.files)} files, all as written")
@@ -84,11 +87,13 @@ def _show_row(sample: int, row: Any, tokens: Any) -> None:
     source = tokens.parts[row.source].name
     records = f"records {row.segments[0]} to {row.segments.max()}"
     print(f"\nrow {sample} of {source}, {records}: |token → target|, × where weight 0")
+    read = tokens.tokenizer.token
+    if row.encoder_inputs is not None:
+        print("the encoder reads:", _tokens(row.encoder_inputs, read))
     shown = []
     for token, target, weight, position in zip(row.inputs, row.targets, row.weights, row.positions, strict=True):
         mark = "" if weight else " ×"
         start = "\n" if position == 0 and shown else ""
-        read = tokens.tokenizer.token
         shown.append(f"{start}|{read(int(token))!r} → {read(int(target))!r}{mark}|")
     print(" ".join(shown[: TOKENS.value]))
 
@@ -97,8 +102,11 @@ def _show_pair(sample: int, pair: Any, tokens: Any) -> None:
     """Print a pair of training."""
     print(f"\nrow {sample} of {tokens.parts[pair.source].name}, a pair: |token|")
     for name, ids in (("input", pair.input_ids), ("target", pair.target_ids)):
-        shown = " ".join(f"|{tokens.tokenizer.token(int(token))!r}|" for token in ids[: TOKENS.value])
-        print(f"{name}, {len(ids):,} tokens: {shown}")
+        print(f"{name}, {len(ids):,} tokens: {_tokens(ids, tokens.tokenizer.token)}")
+
+
+def _tokens(ids: Any, read: Callable[[int], str]) -> str:
+    return " ".join(f"|{read(int(token))!r}|" for token in ids[: TOKENS.value])
 
 
 if __name__ == "__main__":

@@ -80,12 +80,15 @@ class Store(NamedTuple):
         return [part.weight / sum(part.weight for part in self.parts) for part in self.parts]
 
 
-def open_store(section: Any, say: Callable[[str], None] = lambda words: None) -> Store:
+def open_store(
+    section: Any, say: Callable[[str], None] = lambda words: None, given: tokenizer.Tokenizer | None = None
+) -> Store:
     """Return the store of a data section; what there is none of yet is built first.
 
     Args:
       section: config.data, resolved.
       say: receives progress, one line at a time.
+      given: the tokenizer, instead of the section's.
 
     Raises:
       Refusal: a source that cannot be read or holds too little, or a damaged store.
@@ -99,7 +102,10 @@ def open_store(section: Any, say: Callable[[str], None] = lambda words: None) ->
                 f"data.mixture: {one!r} and {other!r} both read {min(both)}, each holding out other records of it; "
                 "let every file be of one source."
             )
-    folder = _tokenizer(root, section, {name: sources[name] for name in weights if weights[name]}, say)
+    if given:
+        folder = _given(root, given, say)
+    else:
+        folder = _tokenizer(root, section, {name: sources[name] for name in weights if weights[name]}, say)
     index = _index(folder)
     files = {folder / name: digest for name, digest in index["files"].items()}
     _verify(files)
@@ -123,11 +129,22 @@ def _tokenizer(root: Path, section: Any, sources: Mapping[str, Source], say: Cal
         if learn.reads_text(section.tokenizer):
             say(f"tokenizer {section.tokenizer}: learning from {', '.join(sources)}")
         streams = [(text.text for text in build.texts(one, section) if not text.is_valid) for one in sources.values()]
-        learn.learn(section, _in_turn(streams)).save(folder)
-        files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
-        return {"fingerprint": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "files": files}
+        return _saved(learn.learn(section, _in_turn(streams)), folder)
 
     return _built(root, "tokenizer", key, teach, say)
+
+
+def _given(root: Path, given: tokenizer.Tokenizer, say: Callable[[str], None]) -> Path:
+    """Return the folder of a tokenizer that is there already."""
+    key = [given.kind, given.end, hashlib.sha256(given.to_json().encode()).hexdigest(), given.published]
+    return _built(root, "tokenizer", key, lambda folder: _saved(given, folder), say)
+
+
+def _saved(made: tokenizer.Tokenizer, folder: Path) -> dict[str, Any]:
+    """Write a tokenizer; return the index of its folder."""
+    made.save(folder)
+    files = {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {"fingerprint": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "files": files}
 
 
 def _in_turn(streams: list[Iterator[str]]) -> Iterator[str]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lm.data.sources import Record, Source, fields, stamps, texts_of
 from lm.refusal import Refusal, extra, nearest
 
@@ -125,9 +127,10 @@ def _records(folder: Path, split: str, fields: Mapping[str, str]) -> Iterator[Re
             if name not in features:
                 have = ", ".join(features)
                 raise Refusal(f"data.source: {folder} has no feature {name!r} ({option}) among {have}.")
+        plain = {name: _plain(features[name]) for name in fields.values()}
         for number, row in enumerate(_rows(rows), 1):
-            plain = {name: _plain(features[name], value) for name, value in row.items() if name in fields.values()}
-            if texts := texts_of(plain, f"{folder}, {split} record {number}", fields):
+            row |= {name: read(row[name]) for name, read in plain.items()}
+            if texts := texts_of(row, f"{folder}, {split} record {number}", fields):
                 count += 1
                 yield Record(f"{split}:{number}", *texts)
     except (RuntimeError, ValueError, IndexError, OSError) as error:
@@ -142,11 +145,11 @@ def _rows(rows: Any) -> Iterator[dict[str, Any]]:
         yield from rows.__getitems__(list(range(start, min(start + _ROWS, len(rows)))))
 
 
-def _plain(feature: Any, value: Any) -> Any:
-    """Return a value as Python has it; a class that has a name by its name."""
+def _plain(feature: Any) -> Callable[[Any], Any]:
+    """Return a function that gives a feature's value as Python has it; a class that has a name by its name."""
     if getattr(feature, "names", None):
-        return feature.int2str(int(value))
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+        return lambda value: feature.int2str(int(value))
+    return lambda value: value.item() if isinstance(value, np.generic) else value
 
 
 def _has_tensorflow() -> bool:

@@ -53,9 +53,21 @@ from typing import Any, NamedTuple
 SWITCHES = {
     "architecture": "decoder",
     "wiring": "pre",
+    "experts": 0,
+    "experts_per_token": 2,
+    "router_normalized": True,
+    "unit_offset": False,
+    "scaled_embedding": False,
+    "rotary_share": 1.0,
+    "rotary_window_base": 0.0,
     "qk_norm": False,
     "attention_soft_cap": 0.0,
     "logits_soft_cap": 0.0,
+    "position_offset": 0,
+    "token_types": 0,
+    "embedding_norm": False,
+    "head": "language",
+    "scaled_head": False,
 }
 
 

@@ -1,8 +1,19 @@
 """Family name → its switches, published sizes and weight rows."""
 
-from lm.families import base, gpt2, llama
+from lm.families import base, gemma2, gemma3, gpt2, gpt_neox, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
 
-FAMILIES = {"gpt2": gpt2, "llama": llama}
+FAMILIES = {
+    "gpt2": gpt2,
+    "gpt_neox": gpt_neox,
+    "llama": llama,
+    "mistral": mistral,
+    "mixtral": mixtral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "qwen3_moe": qwen3_moe,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+}
 
 
 def switches(family: str) -> dict[str, object]:

@@ -13,18 +13,33 @@ SWITCHES = {
     "tied": False,
 }
 
+_SMOL = {"context": 8192, "vocabulary": 49152, "tied": True}  # SmolLM2
+_2 = {"context": 4096, "vocabulary": 32000}
+_3 = {"kv_heads": 8, "context": 8192, "vocabulary": 128256, "rotary_base": 500000.0}
+_3_1 = {**_3, "context": 131072, "rotary_scaling": "llama3", "rotary_factor": 8.0}
+_3_2 = {**_3_1, "rotary_factor": 32.0, "tied": True}
+_8B = {"layers": 32, "width": 4096, "heads": 32, "feedforward_width": 14336}
+_70B = {"layers": 80, "width": 8192, "heads": 64, "feedforward_width": 28672}
 SIZES = {
-    "135m": {  # SmolLM2-135M
+    "135m": {
         "layers": 30,
         "width": 576,
         "heads": 9,
         "kv_heads": 3,
         "feedforward_width": 1536,
-        "context": 2048,
-        "vocabulary": 49152,
-        "tied": True,
+        **_SMOL,
         "rotary_base": 100000.0,
     },
+    "360m": {
+        "layers": 32,
+        "width": 960,
+        "heads": 15,
+        "kv_heads": 5,
+        "feedforward_width": 2560,
+        **_SMOL,
+        "rotary_base": 100000.0,
+    },
+    "1.7b": {"layers": 24, "width": 2048, "heads": 32, "feedforward_width": 8192, **_SMOL, "rotary_base": 130000.0},
     "1.1b": {  # TinyLlama-1.1B
         "layers": 22,
         "width": 2048,
@@ -34,25 +49,15 @@ SIZES = {
         "context": 2048,
         "vocabulary": 32000,
     },
-    "7b": {  # Llama 2 7B
-        "layers": 32,
-        "width": 4096,
-        "heads": 32,
-        "kv_heads": 32,
-        "feedforward_width": 11008,
-        "context": 4096,
-        "vocabulary": 32000,
-    },
-    "8b": {  # Llama 3 8B
-        "layers": 32,
-        "width": 4096,
-        "heads": 32,
-        "kv_heads": 8,
-        "feedforward_width": 14336,
-        "context": 8192,
-        "vocabulary": 128256,
-        "rotary_base": 500000.0,
-    },
+    "7b": {"layers": 32, "width": 4096, "heads": 32, "feedforward_width": 11008, **_2},  # Llama 2
+    "13b": {"layers": 40, "width": 5120, "heads": 40, "feedforward_width": 13824, **_2},  # Llama 2
+    "70b": {**_70B, "kv_heads": 8, **_2},  # Llama 2
+    "8b": {**_8B, **_3},  # Llama 3
+    "3-70b": {**_70B, **_3},
+    "3.1-8b": {**_8B, **_3_1},
+    "3.1-70b": {**_70B, **_3_1},
+    "3.2-1b": {"layers": 16, "width": 2048, "heads": 32, "feedforward_width": 8192, **_3_2},
+    "3.2-3b": {"layers": 28, "width": 3072, "heads": 24, "feedforward_width": 8192, **_3_2},
 }
 
 LAYOUT = Layout(

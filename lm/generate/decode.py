@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lm.generate import samplers
 from lm.model import cache as caches
+from lm.model.transformer import Tokens
 from lm.objective.losses import log_softmax_parts, logits_of
 
 
@@ -19,22 +20,31 @@ class Reading(NamedTuple):
     logits: Any
 
 
-def _read(model, params, ids_BT, positions_BT, cache, last_B):
+def _read(model, params, ids_BT, positions_BT, cache, last_B, encoder=None):
     """Return the cache, and the next token's logits after position `last_B` of the ids given, float32 `(B, V)`."""
     logits = logits_of(model.config)._replace(dtype="float32")
-    out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache)
+    out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache, encoder=encoder)
     hidden_BD = jnp.take_along_axis(out.hidden, last_B[:, None, None], axis=1)[:, 0]
-    logits_BV, log_total_B1 = log_softmax_parts(hidden_BD, out.unembed, logits)
+    logits_BV, log_total_B1 = log_softmax_parts(hidden_BD, out.unembed, logits, out.unembed_bias)
     return out.cache, (logits_BV - log_total_B1)[:, : model.config.vocabulary]
 
 
 @partial(jax.jit, static_argnums=0)
-def prefill(model, params, ids_BT, lengths_B) -> Reading:
-    """Read prompts, padded on the right to one length, into a new cache of the model's context."""
+def prefill(model, params, ids_BT, lengths_B, start=0) -> Reading:
+    """Read prompts, padded on the right to one length, into a new cache of the model's context.
+
+    An encoder_decoder's encoder reads them, once; its decoder reads `start`, the id that it begins with.
+    """
     rows, length = ids_BT.shape
     cache = caches.empty(model.config, rows, model.config.context)
     positions_BT = jnp.broadcast_to(jnp.arange(length), ids_BT.shape)
-    cache, logits_BV = _read(model, params, ids_BT, positions_BT, cache, lengths_B - 1)
+    encoder = None
+    if model.config.architecture == "encoder_decoder":
+        is_text_BT = positions_BT < lengths_B[:, None]
+        encoder = Tokens(ids_BT, positions_BT, is_text_BT.astype(jnp.int32))
+        lengths_B = jnp.ones_like(lengths_B)
+        ids_BT, positions_BT = jnp.full((rows, 1), start, jnp.int32), jnp.zeros((rows, 1), jnp.int32)
+    cache, logits_BV = _read(model, params, ids_BT, positions_BT, cache, lengths_B - 1, encoder)
     return Reading(cache, lengths_B, logits_BV)
 
 

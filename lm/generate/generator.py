@@ -30,25 +30,34 @@ def generate(
 ) -> list[Completion]:
     """Return `section.sequences` completions of every prompt, those of one prompt side by side.
 
-    A text that reaches the model's context goes on from the last half of it, read anew.
+    A text that reaches the model's context goes on from the last half of it, read anew. An encoder_decoder's encoder
+    reads the prompt, once, closed by end-of-text; what its decoder says is the text, and ends at the context at last.
 
     Args:
       bundle: the model.
-      prompts: texts to continue; an empty one begins a record.
+      prompts: texts to continue, or to answer; an empty one begins a record.
       section: the sample section.
       watch: receives (index, new text) as it appears.
 
     Raises:
-      Refusal: a prompt that leaves no room in the context.
+      Refusal: a prompt that leaves no room in the context; or the model is none that continues text.
     """
     encoder, context = bundle.tokenizer, bundle.model.config.context
+    if bundle.model.config.architecture == "encoder" or bundle.model.config.head != "language":
+        raise Refusal(
+            f"model.architecture is {bundle.model.config.architecture!r} and model.head {bundle.model.config.head!r}: "
+            "text is continued by a decoder whose head gives logits of ids."
+        )
+    if encoder is None:
+        raise Refusal("the model has no tokenizer, so it reads no prompt: put its tokenizer.json beside its config.")
+    is_answer = bundle.model.config.architecture == "encoder_decoder"
     rows: list[list[int]] = []
     for prompt in prompts:
-        ids = [int(i) for i in encoder.encode(prompt)] or [encoder.end]
+        ids = [int(i) for i in encoder.encode(prompt)] or ([] if is_answer else [encoder.end])
         if len(ids) >= context:
             raise Refusal(f"the prompt has {len(ids)} tokens: it must have fewer than the model's context ({context}).")
-        rows += [list(ids) for _ in range(section.sequences)]
-    asked = [tuple(ids) for ids in rows]
+        rows += [[*ids, encoder.end] if is_answer else list(ids) for _ in range(section.sequences)]
+    asked = [() if is_answer else tuple(ids) for ids in rows]
     settings = samplers.Settings(section.temperature, section.top_k, section.top_p)
     key = jax.random.key(section.seed)
     added: list[list[int]] = [[] for _ in rows]
@@ -57,10 +66,14 @@ def generate(
     reading, room = None, 0
     done = 0
     while done < section.max_new_tokens and not all(_is_over(ids, encoder.end) for ids in added):
+        if room == 0 and is_answer and done:
+            break
         if room == 0:
-            rows = [ids[-(context // 2) :] if len(ids) >= context else ids for ids in rows]
-            reading = decode.prefill(bundle.model, bundle.params, *_padded(rows, context))
-            room = context - max(map(len, rows))
+            if not is_answer:
+                rows = [ids[-(context // 2) :] if len(ids) >= context else ids for ids in rows]
+            start = encoder.specials.start
+            reading = decode.prefill(bundle.model, bundle.params, *_padded(rows, context), start)
+            room = context - (1 if is_answer else max(map(len, rows)))
         count = _CHUNK if min(room, section.max_new_tokens - done) >= _CHUNK else 1
         reading, tokens, logs = decode.extend(bundle.model, settings, count, bundle.params, reading, key, done)
         tokens, logs = jax.device_get((tokens, logs))

@@ -6,8 +6,17 @@ import jax.numpy as jnp
 from lm.model import masks
 
 
-def einsum(query_BTHC, key_BSKC, value_BSKC, mask: masks.Mask, softmax_dtype: str, bias=None, soft_cap: float = 0.0):
-    """Return softmax(query · key / √C) · value (Vaswani et al. 2017, §3.2.1), `(B, T, H, C)`.
+def einsum(
+    query_BTHC,
+    key_BSKC,
+    value_BSKC,
+    mask: masks.Mask,
+    softmax_dtype: str,
+    bias=None,
+    soft_cap: float = 0.0,
+    scale: float | None = None,
+):
+    """Return softmax(query · key · scale) · value (Vaswani et al. 2017, §3.2.1), `(B, T, H, C)`.
 
     Query head h reads key and value head h // G, where G = H / K (grouped queries: Ainslie et al. 2023).
     Holds all B·H·T·S scores at once.
@@ -15,10 +24,12 @@ def einsum(query_BTHC, key_BSKC, value_BSKC, mask: masks.Mask, softmax_dtype: st
     Args:
       bias: None, or (distance `(B or 1, T, S)`) → `(B or 1, H, T, S)`, added to the scores.
       soft_cap: scores become cap · tanh(scores / cap) before it (Gemma 2, arXiv 2408.00118, §2); 0: they stay.
+      scale: None: 1 / √C.
     """
     rows, length, heads, head_width = query_BTHC.shape
     kv_heads = key_BSKC.shape[2]
-    query_BTKGC = (query_BTHC * head_width**-0.5).reshape(rows, length, kv_heads, heads // kv_heads, head_width)
+    scale = head_width**-0.5 if scale is None else scale
+    query_BTKGC = (query_BTHC * scale).reshape(rows, length, kv_heads, heads // kv_heads, head_width)
     scores_BKGTS = jnp.einsum("btkgc,bskc->bkgts", query_BTKGC, key_BSKC, preferred_element_type=softmax_dtype)
     if soft_cap:
         scores_BKGTS = soft_cap * jnp.tanh(scores_BKGTS / soft_cap)

@@ -28,7 +28,7 @@ class Attention(nn.Module):
             form of a table per token as modded-nanoGPT has it), times a learned number per head; or None.
         """
         c = self.config
-        layer = lambda heads, name: Dense(c, (c.width,), (heads, c.head_width), name=name)
+        layer = lambda heads, name: _projection(c, heads, name)
         query_BTHC, key_BTKC, value_BTKC = together(
             hidden_BTD, layer(c.heads, "query"), layer(c.kv_heads, "key"), layer(c.kv_heads, "value")
         )
@@ -36,8 +36,8 @@ class Attention(nn.Module):
             query_BTHC = NORMS[c.norm](c, name="query_norm")(query_BTHC)
             key_BTKC = NORMS[c.norm](c, name="key_norm")(key_BTKC)
         if c.positions in TURNED:
-            query_BTHC = TURNED[c.positions](query_BTHC, positions_BT, c)
-            key_BTKC = TURNED[c.positions](key_BTKC, positions_BT, c)
+            turn = lambda x_BTHC: TURNED[c.positions](x_BTHC, positions_BT, c, is_windowed=mask.window is not None)
+            query_BTHC, key_BTKC = turn(query_BTHC), turn(key_BTKC)
         if token_values_BTKC is not None:
             scale_K = self.param("value_scale", nn.initializers.ones, (c.kv_heads,), jnp.dtype(c.parameter_dtype))
             added_BTKC = scale_K.astype("float32")[None, None, :, None] * token_values_BTKC
@@ -45,8 +45,14 @@ class Attention(nn.Module):
         if cache is not None:
             cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT)
             key_BTKC, value_BTKC = cache.key, cache.value
-        mixed_BTHC = self.attend(query_BTHC, key_BTKC, value_BTKC, mask, c.softmax_dtype, bias, c.attention_soft_cap)
+        cap, scale = c.attention_soft_cap, c.attention_scale
+        mixed_BTHC = self.attend(query_BTHC, key_BTKC, value_BTKC, mask, c.softmax_dtype, bias, cap, scale)
         return Dense(c, (c.heads, c.head_width), (c.width,), "out", name="out")(mixed_BTHC), cache
+
+
+def _projection(config, heads: int, name: str) -> Dense:
+    """Return the map from the residual stream to queries, keys or values."""
+    return Dense(config, (config.width,), (heads, config.head_width), has_bias=config.attention_bias, name=name)
 
 
 class CrossAttention(nn.Module):
@@ -64,7 +70,7 @@ class CrossAttention(nn.Module):
           segments_BT: of the decoder's rows; None with a cache, where all is one.
         """
         c = self.config
-        layer = lambda heads, name: Dense(c, (c.width,), (heads, c.head_width), name=name)
+        layer = lambda heads, name: _projection(c, heads, name)
         query_BTHC = layer(c.heads, "query")(hidden_BTD)
         if memory is None:
             key_BSKC, value_BSKC, segments_BS = cache.memory_key, cache.memory_value, cache.memory_segments
@@ -76,5 +82,6 @@ class CrossAttention(nn.Module):
         if segments_BT is None:
             segments_BT = jnp.ones(hidden_BTD.shape[:2], jnp.int32)
         mask = masks.across(segments_BT, segments_BS)
-        mixed_BTHC = self.attend(query_BTHC, key_BSKC, value_BSKC, mask, c.softmax_dtype, None, c.attention_soft_cap)
+        cap, scale = c.attention_soft_cap, c.attention_scale
+        mixed_BTHC = self.attend(query_BTHC, key_BSKC, value_BSKC, mask, c.softmax_dtype, None, cap, scale)
         return Dense(c, (c.heads, c.head_width), (c.width,), "out", name="out")(mixed_BTHC), cache

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lm.model.attention import Attention, CrossAttention
 from lm.model.feedforward import FeedForward
+from lm.model.moe import MixtureOfExperts
 from lm.model.norms import NORMS
 
 
@@ -61,11 +62,25 @@ def _parallel(hidden, branches, norm, join):
     return hidden
 
 
-WIRINGS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel}
+def _parallel_norms(hidden, branches, norm, join):
+    """x + f(norm(x)) + g(norm'(x)), a norm for each (GPT-NeoX: Black et al. 2022, arXiv 2204.06745, §2.1)."""
+    x = hidden
+    for name, branch in branches:
+        hidden = join(hidden, branch(norm(f"{name}_norm")(x)))
+    return hidden
+
+
+WIRINGS = {
+    "pre": _pre,
+    "post": _post,
+    "sandwich": _sandwich,
+    "parallel": _parallel,
+    "parallel_norms": _parallel_norms,
+}
 
 
 class Block(nn.Module):
-    """`(B, T, D)` → `(B, T, D)`, with one layer's cache in and out."""
+    """`(B, T, D)` → `(B, T, D)`, with one layer's cache in and out, and what its router did out."""
 
     config: object
     attend: Callable
@@ -73,7 +88,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_BTD, cache, layer, window: int, context: Context):
-        """Return hidden states and the cache.
+        """Return hidden states, the cache, and the Routing of a mixture of experts (else None).
 
         Args:
           hidden_BTD: the residual stream.
@@ -107,13 +122,20 @@ class Block(nn.Module):
             branch_BTD, cache = cross(x_BTD, context.memory, context.segments, cache)
             return branch_BTD
 
+        routing = None
+
+        def experts(x_BTD):
+            nonlocal routing
+            branch_BTD, routing = MixtureOfExperts(c, name="feedforward")(x_BTD, context.segments)
+            return branch_BTD
+
         branches = [("attention", attention)]
         if context.memory is not None or (cache is not None and cache.memory_key is not None):
             branches.append(("cross_attention", cross_attention))
-        branches.append(("feedforward", FeedForward(c, name="feedforward")))
+        branches.append(("feedforward", experts if c.experts else FeedForward(c, name="feedforward")))
         norm = lambda name: NORMS[c.norm](c, name=name)
         hidden_BTD = WIRINGS[c.wiring](hidden_BTD, branches, norm, join)
-        return hidden_BTD, cache
+        return hidden_BTD, cache, routing
 
     def _kept(self, branch_BTD, layer, context: Context):
         """Leave the branch out for whole rows, at a rate that grows with the layer up to stochastic_depth.

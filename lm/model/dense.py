@@ -12,19 +12,21 @@ from lm.model.init import initializer
 class Dense(nn.Module):
     """The weights of a map from axes `inputs` to axes `outputs`: kernel `(*inputs, *outputs)`, bias `outputs`.
 
-    config: config.model. role: of the kernel, as lm/model/init.py has them.
+    config: config.model. role: of the kernel, as lm/model/init.py has them. has_bias: None: as config.bias says.
     """
 
     config: object
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     role: str = "in"
+    has_bias: bool | None = None
 
     def setup(self):
         dtype = jnp.dtype(self.config.parameter_dtype)
         initial = initializer(self.config, self.role, math.prod(self.inputs))
         self.kernel = self.param("kernel", initial, (*self.inputs, *self.outputs), dtype)
-        self.bias = self.param("bias", nn.initializers.zeros, self.outputs, dtype) if self.config.bias else None
+        has_bias = self.config.bias if self.has_bias is None else self.has_bias
+        self.bias = self.param("bias", nn.initializers.zeros, self.outputs, dtype) if has_bias else None
 
     def __call__(self, x):
         """Return `(B, T, *outputs)` of `(B, T, *inputs)`."""
@@ -38,7 +40,7 @@ class Dense(nn.Module):
 
 
 def together(x, *layers: Dense) -> list:
-    """Return each layer's map of the same input, computed as one matrix product.
+    """Return each layer's map of the same input, computed as one matrix product; all have a bias, or none.
 
     The input's rows are flattened to one axis: XLA:CPU then needs no transposed copies in the backward pass,
     which cost more than the product itself; and one wide product beats several narrow ones.
@@ -47,7 +49,7 @@ def together(x, *layers: Dense) -> list:
     kernels, biases = zip(*(layer.flat() for layer in layers), strict=True)
     rows = x.shape[: x.ndim - len(first.inputs)]
     flat = x.astype(first.config.dtype).reshape(math.prod(rows), -1) @ jnp.concatenate(kernels, axis=1)
-    if first.config.bias:
+    if biases[0] is not None:
         flat = flat + jnp.concatenate(biases)[None]
     sizes = [math.prod(layer.outputs) for layer in layers]
     parts = jax.lax.split(flat, sizes, axis=1)

@@ -11,6 +11,7 @@ ACTIVATIONS = {
     "gelu": lambda x: 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # its approximation by tanh (ibid., §2), GPT-2's
     "silu": jax.nn.silu,  # x · σ(x) (ibid.; Ramachandran et al. 2017)
+    "relu": jax.nn.relu,  # max(x, 0) (Glorot et al. 2011)
     "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),  # max(x, 0)² (So et al. 2021, arXiv 2109.08668, §3)
 }
 

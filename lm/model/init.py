@@ -6,8 +6,14 @@ import flax.linen as nn
 
 
 def _gpt2(config, role: str, fan_in: int):
-    """N(0, init_std), for branch outputs init_std / √(2 layers) (Radford et al. 2019, §2.3)."""
-    return nn.initializers.normal(config.init_std * ((2 * config.layers) ** -0.5 if role == "out" else 1.0))
+    """N(0, init_std), for branch outputs init_std / √branches, two a layer (Radford et al. 2019, §2.3).
+
+    A decoder's layer that looks at an encoder has three, and the encoder's are as many more on the way.
+    """
+    branches = 2 * config.layers
+    if config.architecture == "encoder_decoder":
+        branches = 3 * config.layers + 2 * config.encoder_layers
+    return nn.initializers.normal(config.init_std * (branches**-0.5 if role == "out" else 1.0))
 
 
 def _fan_in(config, role: str, fan_in: int):
@@ -21,7 +27,8 @@ def _small(config, role: str, fan_in: int):
     Nguyen & Salazar 2019 (arXiv 1910.05895); branch outputs as in GPT-NeoX (Black et al. 2022, arXiv 2204.06745).
     """
     small = (2 / (5 * config.width)) ** 0.5
-    return nn.initializers.normal(2 / (config.layers * config.width**0.5) if role == "out" else small)
+    layers = config.layers + (config.encoder_layers or 0)
+    return nn.initializers.normal(2 / (layers * config.width**0.5) if role == "out" else small)
 
 
 _TRUNCATED = 0.87962566103423978  # deviation of N(0, 1) cut off at ±2

@@ -13,13 +13,13 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, hidden):
         c = self.config
-        parameter = lambda name, initial: self.param(name, initial, hidden.shape[-1:], jnp.dtype(c.parameter_dtype))
         x = hidden.astype(c.norm_dtype)
         x = x - jnp.mean(x, axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + c.norm_epsilon)
-        x = x * jnp.expand_dims(parameter("scale", nn.initializers.ones), tuple(range(x.ndim - 1)))
+        x = x * _scale(self, x)
         if c.bias:
-            x = x + jnp.expand_dims(parameter("bias", nn.initializers.zeros), tuple(range(x.ndim - 1)))
+            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.dtype(c.parameter_dtype))
+            x = x + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
         return x.astype(c.dtype)
 
 
@@ -31,10 +31,18 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, hidden):
         c = self.config
-        scale = self.param("scale", nn.initializers.ones, hidden.shape[-1:], jnp.dtype(c.parameter_dtype))
         x = hidden.astype(c.norm_dtype)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + c.norm_epsilon)
-        return (x * jnp.expand_dims(scale, tuple(range(x.ndim - 1)))).astype(c.dtype)
+        return (x * _scale(self, x)).astype(c.dtype)
+
+
+def _scale(norm: nn.Module, x):
+    """Return the learned scale of x's last axis, 1 at first: the parameter, or with unit_offset 1 + the parameter."""
+    c = norm.config
+    initial = nn.initializers.zeros if c.unit_offset else nn.initializers.ones
+    scale = norm.param("scale", initial, x.shape[-1:], jnp.dtype(c.parameter_dtype))
+    scale = 1 + scale.astype(c.norm_dtype) if c.unit_offset else scale
+    return jnp.expand_dims(scale, tuple(range(x.ndim - 1)))
 
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}

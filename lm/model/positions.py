@@ -7,10 +7,14 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 
 class Learned(nn.Module):
-    """A vector per position, `(context, D)`, added to the embedding (Gehring et al. 2017; GPT-2)."""
+    """A vector per position, `(context, D)`, added to the embedding (Gehring et al. 2017; GPT-2).
+
+    With an offset the table begins with as many rows that no token reads.
+    """
 
     config: object
 
@@ -18,8 +22,9 @@ class Learned(nn.Module):
     def __call__(self, positions_BT):
         c = self.config
         initial = nn.initializers.normal(c.init_std)
-        embedding = self.param("embedding", initial, (c.context, c.width), jnp.dtype(c.parameter_dtype))
-        return embedding[positions_BT].astype(c.dtype)
+        shape = (c.context + c.position_offset, c.width)
+        embedding = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
+        return embedding[positions_BT + c.position_offset].astype(c.dtype)
 
 
 class Sinusoidal(nn.Module):
@@ -35,28 +40,60 @@ class Sinusoidal(nn.Module):
         return waves[:, :, : c.width].astype(c.dtype)
 
 
-def rotate(x_BTHC, positions_BT, base: float):
-    """Turn each pair (i, i + C/2) of a head by position · base^(−2i/C) (Su et al. 2021, arXiv 2104.09864, §3.2.2).
+def rotate(x_BTHC, positions_BT, rates):
+    """Turn each pair (i, i + len(rates)) of a head by position · rates[i]; what is behind the pairs stays.
 
-    Pairs halves of the head, as Llama's published weights do; angles are float32.
+    Su et al. 2021, arXiv 2104.09864, §3.2.2. Pairs halves, as Llama's published weights do; angles are float32.
     """
-    half = x_BTHC.shape[-1] // 2
-    frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None]
+    half = len(rates)
+    angles = positions_BT[:, :, None, None].astype(jnp.float32) * jnp.asarray(rates, jnp.float32)[None, None, None]
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
-    first, second = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)
+    first, second = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half : 2 * half].astype(jnp.float32)
     turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return turned.astype(x_BTHC.dtype)
+    return jnp.concatenate([turned.astype(x_BTHC.dtype), x_BTHC[..., 2 * half :]], axis=-1)
+
+
+def rotary_rates(config, is_windowed: bool) -> np.ndarray:
+    """Return the radians per position of each pair: base^(−2i/C), of the C numbers of a head that are turned.
+
+    Args:
+      is_windowed: for a layer with a window, which may have a base of its own, not scaled (Gemma 3, arXiv
+        2503.19786, §2).
+    """
+    half = int(config.head_width * config.rotary_share) // 2
+    has_own_base = is_windowed and config.rotary_window_base
+    base = config.rotary_window_base if has_own_base else config.rotary_base
+    rates = base ** (-np.arange(half) / half)
+    return rates if has_own_base else SCALINGS[config.rotary_scaling](rates, config)
+
+
+def _linear(rates, config):
+    """Squeeze positions by a factor (Chen et al. 2023, arXiv 2306.15595, §2.3)."""
+    return rates / config.rotary_factor
+
+
+def _llama3(rates, config):
+    """Squeeze positions for what turns less than `low` times in the original context, and not at all what turns more
+    than `high` times; in between, in proportion (Llama 3.1's published code, llama_models: apply_scaling).
+    """
+    turns = config.rotary_original_context * rates / (2 * np.pi)
+    kept = np.clip((turns - config.rotary_low) / (config.rotary_high - config.rotary_low), 0, 1)
+    return kept * rates + (1 - kept) * rates / config.rotary_factor
+
+
+def _rotary(x_BTHC, positions_BT, config, is_windowed: bool):
+    return rotate(x_BTHC, positions_BT, rotary_rates(config, is_windowed))
 
 
 class Alibi(nn.Module):
-    """−slope · distance, a slope per head (Press et al. 2022, arXiv 2108.12409, §3)."""
+    """−slope · distance to either side, a slope per head (Press et al. 2022, arXiv 2108.12409, §3)."""
 
     config: object
+    is_causal: bool = True
 
     def __call__(self):
         slopes_H = jnp.asarray(alibi_slopes(self.config.heads), jnp.float32)
-        return lambda distance_BTS: -slopes_H[None, :, None, None] * distance_BTS[:, None].astype(jnp.float32)
+        return lambda distance_BTS: -slopes_H[None, :, None, None] * jnp.abs(distance_BTS)[:, None].astype(jnp.float32)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -73,10 +110,11 @@ class Relative(nn.Module):
     """A number per head and bucket of distances, `(buckets, H)`, one table for all layers (T5: Raffel et al. 2020).
 
     Half of the buckets are one distance each; the others grow by powers up to relative_distance, and the last
-    takes all beyond.
+    takes all beyond. Where keys after the query are seen, half of the buckets are theirs.
     """
 
     config: object
+    is_causal: bool = True
 
     @nn.compact
     def __call__(self):
@@ -85,13 +123,17 @@ class Relative(nn.Module):
         table = self.param("embedding", nn.initializers.normal(c.init_std), shape, dtype).astype(jnp.float32)
 
         def bias(distance_BTS):
-            return jnp.moveaxis(table[bucket(distance_BTS, c.relative_buckets, c.relative_distance)], 3, 1)
+            buckets_BTS = bucket(distance_BTS, c.relative_buckets, c.relative_distance, self.is_causal)
+            return jnp.moveaxis(table[buckets_BTS], 3, 1)
 
         return bias
 
 
-def bucket(distance, buckets: int, farthest: int):
-    """Return the bucket of each distance to a key before (T5's causal rule), int32."""
+def bucket(distance, buckets: int, farthest: int, is_causal: bool = True):
+    """Return the bucket of each distance to a key before, int32 (T5's rule); those after have their own or bucket 0."""
+    if not is_causal:
+        after = jnp.where(distance < 0, buckets // 2, 0)
+        return after + bucket(jnp.abs(distance), buckets // 2, farthest)
     exact = buckets // 2
     distance = jnp.maximum(distance, 0)
     share = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(farthest / exact)
@@ -100,5 +142,7 @@ def bucket(distance, buckets: int, farthest: int):
 
 
 ADDED = {"learned": Learned, "sinusoidal": Sinusoidal}  # (config)(positions_BT) → (B, T, D)
-TURNED = {"rotary": lambda x_BTHC, positions_BT, config: rotate(x_BTHC, positions_BT, config.rotary_base)}
-BIASES = {"alibi": Alibi, "relative": Relative}  # (config)() → (distance (B or 1, T, S) → (B or 1, H, T, S), float32)
+TURNED = {"rotary": _rotary}  # (x (B, T, H, C), positions_BT, config, is_windowed) → the same shape
+SCALINGS = {"none": lambda rates, config: rates, "linear": _linear, "llama3": _llama3}  # radians per position, NumPy
+# (config, is_causal)() → (distance (B or 1, T, S) → (B or 1, H, T, S), float32)
+BIASES = {"alibi": Alibi, "relative": Relative}

@@ -16,7 +16,7 @@ REMAT = {
 
 
 class Stack(nn.Module):
-    """`(B, T, D)` → `(B, T, D)`, normalised at the end; parameters and cache have a leading layer axis.
+    """`(B, T, D)` → `(B, T, D)`, normalised at the end; parameters, cache and Routing have a leading layer axis.
 
     Layers have one layout whatever their pattern: `config.windows` repeats over them, so the scan goes over groups
     of one pattern each, and the layers that are left over come after it.
@@ -40,7 +40,8 @@ class Stack(nn.Module):
         def layer(hidden_BTD, inputs, window):
             params, cache, number, key = inputs
             rngs = None if key is None else {"dropout": key}
-            return block.apply({"params": params}, hidden_BTD, cache, number, window, context, rngs=rngs)
+            hidden_BTD, *outs = block.apply({"params": params}, hidden_BTD, cache, number, window, context, rngs=rngs)
+            return hidden_BTD, tuple(outs)
 
         pattern = tuple(c.windows) or (0,)
         if c.remat != "none":
@@ -48,8 +49,10 @@ class Stack(nn.Module):
             is_loop = max(c.unroll, len(pattern)) < self.layers and self.layers % len(pattern) == 0
             layer = jax.checkpoint(layer, policy=REMAT[c.remat], static_argnums=2, prevent_cse=not is_loop)
         inputs = params, cache, jnp.arange(self.layers), keys
-        hidden_BTD, cache = _patterned(layer, hidden_BTD, inputs, pattern, self.layers, min(c.unroll, self.layers))
-        return hidden_BTD if c.wiring == "post" else NORMS[c.norm](c, name="norm")(hidden_BTD), cache
+        unroll = min(c.unroll, self.layers)
+        hidden_BTD, (cache, routing) = _patterned(layer, hidden_BTD, inputs, pattern, self.layers, unroll)
+        hidden_BTD = hidden_BTD if c.wiring == "post" else NORMS[c.norm](c, name="norm")(hidden_BTD)
+        return hidden_BTD, cache, routing
 
 
 def _initial(block: Block, key, hidden_BTD, context: Context, layers: int):
@@ -59,10 +62,10 @@ def _initial(block: Block, key, hidden_BTD, context: Context, layers: int):
 
 
 def _patterned(layer, hidden_BTD, inputs, pattern, layers: int, unroll: int):
-    """Return the hidden states after all layers, and their caches stacked.
+    """Return the hidden states after all layers, and what else comes out of each, stacked.
 
     Args:
-      layer: (hidden, inputs of one layer, window) → (hidden, cache).
+      layer: (hidden, inputs of one layer, window) → (hidden, what else comes out).
       inputs: a pytree whose leaves lead with the layer axis.
       pattern: windows of a group's layers.
       unroll: layers in one iteration of the scan.
@@ -71,19 +74,19 @@ def _patterned(layer, hidden_BTD, inputs, pattern, layers: int, unroll: int):
     groups = layers // size
 
     def several(hidden_BTD, inputs, windows):
-        caches = []
+        outs = []
         for index, window in enumerate(windows):
             one = jax.tree.map(lambda leaf, index=index: leaf[index], inputs)
-            hidden_BTD, cache = layer(hidden_BTD, one, window)
-            caches.append(cache)
-        return hidden_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)
+            hidden_BTD, out = layer(hidden_BTD, one, window)
+            outs.append(out)
+        return hidden_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outs)
 
     grouped = jax.tree.map(lambda leaf: leaf[: groups * size].reshape(groups, size, *leaf.shape[1:]), inputs)
     body = lambda hidden_BTD, inputs: several(hidden_BTD, inputs, pattern)
-    hidden_BTD, caches = jax.lax.scan(body, hidden_BTD, grouped, unroll=max(1, unroll // size))
-    caches = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), caches)
+    hidden_BTD, outs = jax.lax.scan(body, hidden_BTD, grouped, unroll=max(1, unroll // size))
+    outs = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), outs)
     if layers % size:
         rest = jax.tree.map(lambda leaf: leaf[groups * size :], inputs)
         hidden_BTD, more = several(hidden_BTD, rest, pattern[: layers % size])
-        caches = jax.tree.map(lambda one, other: jnp.concatenate([one, other]), caches, more)
-    return hidden_BTD, caches
+        outs = jax.tree.map(lambda one, other: jnp.concatenate([one, other]), outs, more)
+    return hidden_BTD, outs

@@ -4,13 +4,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from lm.batch import Batch
 from lm.model import attend as attends
 from lm.model import masks
 from lm.model.block import Context
+from lm.model.dense import Dense
+from lm.model.heads import HEADS
 from lm.model.init import initializer
+from lm.model.norms import NORMS
 from lm.model.positions import ADDED, BIASES
 from lm.model.stack import Stack
 
@@ -26,13 +30,18 @@ class Tokens(NamedTuple):
 class Output(NamedTuple):
     """hidden: `(B, T, D)`, normalised. unembed: `(D, V padded)`; logits are their product. cache: as given, filled.
 
+    With model.head "classify" labels stand for V padded; with "none" there is no unembed.
     unembed_bias: `(V padded,)`, added to the logits, or None.
+    routing: moe.Routing of every layer (of an encoder's first), or None without experts.
+    pooled: `(B, T, D)`, tanh of a layer of the hidden states, or None.
     """
 
     hidden: Any
     unembed: Any
     cache: Any
     unembed_bias: Any = None
+    routing: Any = None
+    pooled: Any = None
 
 
 def padded(vocabulary: int, multiple: int) -> int:
@@ -54,24 +63,27 @@ class Embed(nn.Module):
 
     def __call__(self, inputs_BT):
         # Cast after the look-up, so that the gradient of a frequent id is summed in the parameters' dtype.
-        return self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+        vectors_BTD = self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+        if self.config.scaled_embedding:  # by √width in dtype, as Gemma rounds it
+            vectors_BTD = vectors_BTD * jnp.asarray(self.config.width**0.5, self.config.dtype)
+        return vectors_BTD
 
     def table(self):
         """Return the vectors, `(V padded, D)`."""
         return self.constrain(self.embedding, "embedding").astype(self.config.dtype)
 
 
-class Head(nn.Module):
-    """The weights that turn hidden states into logits, `(D, V padded)`."""
+class TokenTypes(nn.Module):
+    """Which of a pair of texts a token belongs to → vectors, `(types, D)` (BERT: Devlin et al. 2019, §3)."""
 
     config: object
 
     @nn.compact
-    def __call__(self):
+    def __call__(self, types_BT):
         c = self.config
-        shape = (c.width, padded(c.vocabulary, c.vocabulary_multiple))
-        kernel = self.param("kernel", initializer(c, "in", c.width), shape, jnp.dtype(c.parameter_dtype))
-        return kernel.astype(c.dtype)
+        initial = initializer(c, "embedding", c.width)
+        embedding = self.param("embedding", initial, (c.token_types, c.width), jnp.dtype(c.parameter_dtype))
+        return embedding[types_BT].astype(c.dtype)
 
 
 class TokenValues(nn.Module):
@@ -124,16 +136,16 @@ class Transformer(nn.Module):
           segments_BT: int32, which record each token belongs to; needed without a cache.
           cache: None, or a Cache that the positions are written to and read from.
           train: apply dropout; needs the rng `dropout` when a rate is not 0.
-          types_BT: int32, token types; None: 0.
+          types_BT: int32 below model.token_types; None: 0.
           prefix_BT: bool, tokens that all of their segment see in a decoder; or None.
           encoder: what the encoder of an encoder–decoder reads; None with a cache that holds it.
         """
         c = self.config
         embed = Embed(c, self.constrain, name="embed")
-        memory = None
+        memory = routing = None
         if encoder is not None:
             mask = masks.packed(encoder.segments, is_causal=False)
-            hidden_BSD, _ = self._read(embed, encoder, mask, "encoder", train)
+            hidden_BSD, _, routing = self._read(embed, encoder, mask, "encoder", train)
             memory = hidden_BSD, encoder.segments
         is_encoder = c.architecture == "encoder"
         if cache is None:
@@ -142,31 +154,42 @@ class Transformer(nn.Module):
             mask = masks.cached(positions_BT, cache.key.shape[2])
         tokens = Tokens(inputs_BT, positions_BT, segments_BT)
         stack = "encoder" if is_encoder else "decoder"
-        hidden_BTD, cache = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
-        unembed_DV = embed.table().T if c.tied else Head(c, name="head")()
-        return Output(hidden_BTD, unembed_DV, cache)
+        hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
+        if routing is not None:
+            more = jax.tree.map(lambda *layers: jnp.concatenate(layers), routing, more)
+        pooled_BTD = jnp.tanh(Dense(c, (c.width,), (c.width,), name="pooler")(hidden_BTD)) if c.pooler else None
+        if c.pooler and c.head == "classify":
+            hidden_BTD = pooled_BTD
+        hidden_BTD, unembed_DV, bias_V = HEADS[c.head](c, name="head")(hidden_BTD, embed.table(), train)
+        return Output(hidden_BTD, unembed_DV, cache, bias_V, more, pooled_BTD)
 
     def _read(self, embed, tokens: Tokens, mask, stack: str, train, types_BT=None, memory=None, cache=None):
-        """Return the hidden states after the stack of that name, and the cache."""
+        """Return the hidden states after the stack of that name, the cache, and the Routing or None."""
         c = self.config
-        # The encoder of an encoder–decoder has positions of its own.
+        # The encoder of an encoder–decoder has positions, norm and values of its own.
         is_memory = stack == "encoder" and c.architecture == "encoder_decoder"
-        positions = "encoder_positions" if is_memory else "positions"
+        own = "encoder_" if is_memory else ""
         hidden_BTD = embed(tokens.inputs)
         # Tokens left out whole, each by itself (Gal & Ghahramani 2016, arXiv 1512.05287, §4.2, leave out words).
         hidden_BTD = nn.Dropout(c.token_dropout, broadcast_dims=(2,), deterministic=not train)(hidden_BTD)
         if c.positions in ADDED:
-            hidden_BTD = hidden_BTD + ADDED[c.positions](c, name=positions)(tokens.positions)
+            hidden_BTD = hidden_BTD + ADDED[c.positions](c, name=f"{own}positions")(tokens.positions)
+        if c.token_types:
+            types_BT = jnp.zeros_like(tokens.inputs) if types_BT is None else types_BT
+            hidden_BTD = hidden_BTD + TokenTypes(c, name="types")(types_BT)
+        if c.embedding_norm:
+            hidden_BTD = NORMS[c.norm](c, name=f"{own}embed_norm")(hidden_BTD)
         hidden_BTD = nn.Dropout(c.dropout, deterministic=not train)(hidden_BTD)
         hidden_BTD = self.constrain(hidden_BTD, "hidden")
-        values = "encoder_values" if is_memory else "values"
+        values = TokenValues(c, self.constrain, name=f"{own}values") if c.value_embeddings else None
+        bias = BIASES[c.positions](c, stack == "decoder", name=f"{own}positions") if c.positions in BIASES else None
         layers = c.encoder_layers if is_memory else c.layers
         context = Context(
             positions=tokens.positions,
             mask=mask,
-            bias=BIASES[c.positions](c, name=positions)() if c.positions in BIASES else None,
+            bias=bias and bias(),
             embedded=hidden_BTD,
-            token_values=TokenValues(c, self.constrain, name=values)(tokens.inputs) if c.value_embeddings else None,
+            token_values=values and values(tokens.inputs),
             segments=tokens.segments,
             memory=memory,
             layers=layers,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lm.batch import Batch
 from lm.objective.losses import Logits, Rows, logits_of
-from lm.text.tokenizer import Specials
+from lm.text.tokenizer import Specials, Tokenizer
 
 # forward(params, batch, key) → the model's Output, of which hidden, unembed, unembed_bias and routing are read here;
 # the key is for dropout, None for none.
@@ -16,18 +16,21 @@ class Setting(NamedTuple):
     """What an objective needs to know of the model and of the tokenizer.
 
     logits: how they come about. architecture: as model.architecture names it. context: tokens that the model reads
-    at once. specials: ids with a meaning of their own.
+    at once. specials: ids with a meaning of their own. head: as model.head names it. tokenizer: text ↔ ids, for
+    objectives that know texts.
     """
 
     logits: Logits
     architecture: str
     context: int
     specials: Specials
+    head: str = "language"
+    tokenizer: Tokenizer | None = None
 
 
-def setting_of(model, specials: Specials) -> Setting:
+def setting_of(model, tokenizer: Tokenizer) -> Setting:
     """Return the Setting of a model and a tokenizer; `model` is config.model, resolved and bound."""
-    return Setting(logits_of(model), model.architecture, model.context, specials)
+    return Setting(logits_of(model), model.architecture, model.context, tokenizer.specials, model.head, tokenizer)
 
 
 class Objective(NamedTuple):

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lm.objective.routing import routed
+
 
 class Logits(NamedTuple):
     """How hidden states become logits: hidden · unembed in `dtype`, capped; ids from `vocabulary` on are padding.
@@ -35,21 +37,25 @@ NO_EXTRAS = Extras()
 class Rows(NamedTuple):
     """Sums of each row, `(B,)`: of −log p(target), of weights, and of the weights of targets that are the likeliest id.
 
-    The last is counted only where it is asked for, and is 0 elsewhere.
+    correct: is counted only where it is asked for, and is 0 elsewhere. routed: routing.Routed, sums of all rows; None
+    without experts.
     """
 
     nats: Any
     weights: Any
-    correct: Any
+    correct: Any = None
+    routed: Any = None
 
 
 def logits_of(model) -> Logits:
-    """Return how a model's logits come about; `model` is config.model, resolved and bound."""
-    return Logits(model.vocabulary, model.logits_dtype, model.logits_soft_cap)
+    """Return how a model's logits come about, of ids or of labels; `model` is config.model, resolved and bound."""
+    return Logits(model.labels or model.vocabulary, model.logits_dtype, model.logits_soft_cap)
 
 
 def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
     """Return what `cross_entropy` does of a model's Output: in training with the section's extras, else counting.
+
+    And with what keeps experts in use, where the model has any.
 
     Args:
       out: the Output.
@@ -60,7 +66,7 @@ def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
       key: of training; None: to evaluate.
     """
     extras = NO_EXTRAS if key is None else Extras(section.label_smoothing, section.z_loss)
-    return cross_entropy(
+    sums = cross_entropy(
         out.hidden,
         out.unembed,
         targets_BT,
@@ -71,6 +77,14 @@ def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
         bias_V=out.unembed_bias,
         is_counting=key is None,
     )
+    return routed(sums, out.routing, section, key)
+
+
+def chosen(out, targets_BT, weights_BT, count: int):
+    """Return an Output, targets and weights at the `count` weightiest places of each row: the others need no logits."""
+    weights, places = jax.lax.top_k(weights_BT, count)
+    hidden = jnp.take_along_axis(out.hidden, places[..., None], axis=1)
+    return out._replace(hidden=hidden), jnp.take_along_axis(targets_BT, places, axis=1), weights
 
 
 def cross_entropy(

@@ -1,7 +1,5 @@
 """Masked tokens: a few of a window are hidden, and predicted from all others of their record (an encoder)."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lm.batch import Batch
@@ -49,10 +47,7 @@ def masked(section, setting: Setting) -> Objective:
 
     def loss(forward, params, batch, key):
         out = forward(params, batch, key)
-        weights, places = jax.lax.top_k(batch.weights, most)  # only what was chosen needs logits
-        hidden = jnp.take_along_axis(out.hidden, places[..., None], axis=1)
-        targets = jnp.take_along_axis(batch.targets, places, axis=1)
-        return losses.scored(out._replace(hidden=hidden), targets, weights, setting.logits, section, key)
+        return losses.scored(*losses.chosen(out, batch.targets, batch.weights, most), setting.logits, section, key)
 
     return Objective(length=lambda context: context - 1, shape=shape, loss=loss)
 

@@ -1,4 +1,4 @@
-"""Stacked parameters in, as the model has them; for rules per leaf, a leaf per layer and kernels as matrices out."""
+"""Stacked parameters in, as the model has them; for rules per leaf, a leaf per layer (and expert), as matrices, out."""
 
 import math
 from typing import Any
@@ -11,9 +11,12 @@ from lm import trees
 
 BLOCK_MATRICES = r"/block/.*kernel$"
 
-# Path → (axes that number layers, axes that are a matrix's inputs); the rest are its outputs. No inputs: a vector.
+# Path → (axes that number layers and their experts, axes that are a matrix's inputs); the rest are its outputs. No
+# inputs: a vector.
 _AXES = (
-    (r"/block/attention/out/kernel$", (1, 2)),
+    (r"/block/(cross_)?attention/out/kernel$", (1, 2)),
+    (r"/block/feedforward/experts/.*kernel$", (2, 1)),
+    (r"/block/feedforward/experts/", (2, 0)),
     (BLOCK_MATRICES, (1, 1)),
     (r"/block/", (1, 0)),
     (r"values/embedding$", (0, 2)),  # tables and ids are its rows
@@ -33,9 +36,10 @@ def dimensions(tree: Any) -> Any:
 
 
 def per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return `inner` as it acts where each layer's parameters are leaves of their own, and kernels matrices.
+    """Return `inner` as it acts where each layer's and expert's parameters are leaves of their own, kernels matrices.
 
-    Its state is what `inner` keeps of such leaves, those of the layers along a first axis.
+    Its state is what `inner` keeps of such leaves, those of the layers along a first axis, their experts' along a
+    second.
     """
 
     def each(function):
@@ -43,8 +47,9 @@ def per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformati
         return lambda first, *rest: (jax.vmap(function) if jax.tree.leaves(first) else function)(first, *rest)
 
     stacked = optax.GradientTransformation(each(inner.init), each(inner.update))
-    label = lambda leaf, axes: "stacked" if axes[0] else "single"
-    both = optax.partition({"stacked": stacked, "single": inner}, lambda tree: _map(label, tree))
+    experts = optax.GradientTransformation(each(stacked.init), each(stacked.update))
+    kinds = {"single": inner, "stacked": stacked, "experts": experts}
+    both = optax.partition(kinds, lambda tree: _map(lambda leaf, axes: list(kinds)[axes[0]], tree))
 
     def update(updates, state, params):
         flat, state = both.update(_flat(updates), state, _flat(params))

@@ -25,3 +25,9 @@ def initialise(create: Callable[[], Any], mesh: Mesh) -> Any:
     """Return `create()`, each leaf made where it belongs, never whole on one device."""
     layout = rules.shardings(jax.eval_shape(create), mesh)
     return jax.jit(create, out_shardings=layout)()
+
+
+def continued(create: Callable[[Any], Any], params: Any, mesh: Mesh) -> Any:
+    """Return `create(params)`, each leaf made where it belongs; the parameters are donated."""
+    layout = rules.shardings(jax.eval_shape(create, params), mesh)
+    return jax.jit(create, out_shardings=layout, donate_argnums=0)(params)

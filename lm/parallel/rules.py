@@ -15,13 +15,16 @@ ROWS = PartitionSpec(("data", "fsdp"))
 # Moments have the paths of their parameters behind their own, so that the same rules hold for them.
 PARAMETERS = (
     (r"opt_state/.*/(v|v_row|v_col)/", PartitionSpec()),  # factored second moments, which are vectors
+    (r"block/feedforward/experts/(in|gate)/kernel$", PartitionSpec(None, None, "fsdp")),
+    (r"block/feedforward/experts/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
+    (r"block/feedforward/router/kernel$", PartitionSpec(None, "fsdp")),
     (r"block/.*(query|key|value|in|gate)/kernel$", PartitionSpec(None, "fsdp")),
     (r"block/(cross_)?attention/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
     (r"block/feedforward/out/kernel$", PartitionSpec(None, None, "fsdp")),
     (r"embed/embedding$", PartitionSpec(None, "fsdp")),
     (r"values/embedding$", PartitionSpec(None, None, "fsdp")),
-    (r"positions/embedding$", PartitionSpec()),  # small, and split it would have to be gathered twice a step
-    (r"head/kernel$", PartitionSpec("fsdp")),
+    (r"(positions|types)/embedding$", PartitionSpec()),  # small, and split they would have to be gathered twice a step
+    (r"(head|head/dense|pooler)/kernel$", PartitionSpec("fsdp")),
     (r"(bias|scale)$", PartitionSpec()),
     (r"(step|skipped|count|count_m2|ns_coeffs)$", PartitionSpec()),
     (r"/(b1|weight_sum|step_count|max_lr)$", PartitionSpec()),  # of schedule_free

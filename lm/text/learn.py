@@ -45,7 +45,7 @@ def learn(section: Any, texts: Iterable[str]) -> Tokenizer:
 
 def reads_text(kind: str) -> bool:
     """Say whether a tokenizer, as data.tokenizer spells it, depends on the training split."""
-    return kind.partition(":")[0] not in ("byte", "file", "sentencepiece")
+    return kind.partition(":")[0] not in ("byte", "file", "sentencepiece", "place")
 
 
 def key(section: Any) -> str:
@@ -68,6 +68,10 @@ def _sentencepiece(texts: Iterable[str], path: str, end: str) -> tokenizers.Toke
     return guarded(lambda: sentencepiece.convert(sentencepiece.read(data)), complaint)
 
 
+def _place(texts: Iterable[str], path: str, end: str) -> tokenizers.Tokenizer:
+    raise Refusal("data.tokenizer is 'place': that is read with init.from_place, and never learned.")
+
+
 KINDS = {
     "byte": kinds.byte,
     "char": kinds.char,
@@ -76,6 +80,7 @@ KINDS = {
     "wordpiece": kinds.wordpiece,
     "file": _file,
     "sentencepiece": _sentencepiece,
+    "place": _place,
 }
 
 

@@ -41,13 +41,15 @@ class Specials(NamedTuple):
     """Ids with a meaning of their own.
 
     size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
-    padding token, as T5's does, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
+    padding token, as T5's does, or else the end. first: what stands before a text that an encoder classifies: [CLS] or
+    <s>, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
     those after it, by their numbers. unwritten: ids that no text has: special tokens, and those of no token.
     """
 
     size: int
     end: int
     start: int = 0
+    first: int = 0
     mask: int | None = None
     sentinels: tuple[int, ...] = ()
     unwritten: tuple[int, ...] = ()
@@ -89,6 +91,7 @@ class Tokenizer:
             size=self.size,
             end=self.end,
             start=special.get("<pad>", self.end),
+            first=special.get("[CLS]", special.get("<s>", self.end)),
             mask=masks[0] if masks else None,
             sentinels=tuple(special[name] for name in sentinels),
             unwritten=tuple(sorted(set(range(self.size)) - written)),
@@ -119,6 +122,17 @@ class Tokenizer:
                 lengths.append(len(one))
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
         return np.frombuffer(ids, np.uint32), np.bincount(owners, lengths, len(pieces)).astype(np.int64)
+
+    def framed(self, ids: Iterable[int]) -> np.ndarray:
+        """Return the ids of a text in the frame that its tokenizer puts around one, such as [CLS] and [SEP].
+
+        One without a frame gets what stands around a record here: end-of-text.
+        """
+        one = self._inner.encode("a")
+        text = np.flatnonzero(np.asarray(one.special_tokens_mask) == 0)
+        before, after = one.ids[: text[0]], one.ids[text[-1] + 1 :]
+        frame = (before, after) if before or after else ([self.end], [self.end])
+        return np.asarray([*frame[0], *ids, *frame[1]], np.int32)
 
     def decode(self, ids: Iterable[int], after: Iterable[int] = ()) -> str:
         """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing.

@@ -23,7 +23,7 @@ from absl import flags
 from lm import command, mirrors, workdir
 from lm.config.field import IDENTITY
 from lm.config.files import from_json, to_json
-from lm.config.resolve import differences, resolve
+from lm.config.resolve import differences, flatten, resolve
 from lm.refusal import Refusal
 
 CONFIG = command.define_config()
@@ -50,15 +50,25 @@ class Stop:
 
 def main() -> int:
     """Resolve, set up, train, report."""
-    config = resolve(CONFIG.value)
     folder = Path(WORKDIR.value)
     if folder.exists() and not folder.is_dir():
         raise Refusal(f"--workdir {str(folder)!r} is a file; name a folder.")
+    config = resolve(_started(CONFIG.value, folder))
     _check_identity(config, folder)
     mirrors.check(config.train.mirrors)
     stop = Stop()
     with workdir.lock(folder / workdir.LOCK, f"the workdir {folder}"):
         return _train(config, folder, stop)
+
+
+def _started(config: object, folder: Path) -> object:
+    """Return the config with what init.from_place says, if it names a PLACE."""
+    flat = flatten(config)
+    if "init.from_place" not in flat or not flat["init.from_place"]:
+        return config  # without importing JAX, so that a mistake is told at once
+    from lm.weights import start
+
+    return start.started(config, folder)
 
 
 def _check_identity(config: object, folder: Path) -> None:
@@ -132,6 +142,8 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     plan.append((section.checkpoint_every, saving))
     with contextlib.closing(progress), contextlib.closing(writer), contextlib.closing(saver):
         stop.is_graceful = True
+        if config.init.from_place and start == 0 and not _has(rows, 0):
+            validation(0, state, None)  # where it starts
         if start and _is_due(start, section.evaluate_every, steps) and not _has(rows, start):
             validation(start, state, None)  # the run was stopped before it could
             checkpoint.score(folder / workdir.CHECKPOINTS, start, validation.loss(start))

@@ -69,7 +69,8 @@ class Log:
             "seconds": round(self._seconds, 3),
             "skipped": values["skipped"],
         }
-        if config.objective.label_smoothing or config.objective.z_loss:
+        goal, has_experts = config.objective, config.model.experts > 0
+        if goal.label_smoothing or goal.z_loss or (has_experts and (goal.balance_loss or goal.router_z_loss)):
             row["train/objective"] = values["objective"]
         row |= {name: value for name, value in values.items() if "/" in name and not math.isnan(value)}
         if facts["peak_flops_per_device"]:

@@ -1,4 +1,4 @@
-"""Gradients and updates of a step in; measurements that a run may ask for out, scalars by the name of their row."""
+"""Gradients, updates and routes of a step in; what is measured of them out, scalars by the name of their row."""
 
 import re
 from collections.abc import Sequence
@@ -54,6 +54,28 @@ def group_norms(patterns: Sequence[str], params: Any, by_params: Any, updates: A
         norms[f"grad_norm/{pattern}"] = _norm(chosen(by_params))
         norms[f"update_norm/{pattern}"] = _norm(chosen(updates))
     return norms
+
+
+def experts(routed: Any, weight: Any) -> dict[str, Any]:
+    """Return how a mixture of experts was used.
+
+    train/balance, train/router_z: what the objective multiplies by balance_loss and router_z_loss, means over tokens
+    and layers. experts/load_max, experts/load_min: tokens of the busiest and of the least busy expert of any layer,
+    divided by those of each if all were alike. experts/dropped: share of choices that found no place.
+
+    Args:
+      routed: sums over the batch, as an objective's loss returns them.
+      weight: sum of the batch's weights.
+    """
+    choices_L = jnp.sum(routed.load, axis=1)
+    shares_LE = routed.load * routed.load.shape[1] / jnp.maximum(choices_L, 1)[:, None]
+    return {
+        "train/balance": routed.balance / weight,
+        "train/router_z": routed.z / weight,
+        "experts/load_max": jnp.max(shares_LE),
+        "experts/load_min": jnp.min(shares_LE),
+        "experts/dropped": routed.dropped / jnp.maximum(jnp.sum(choices_L), 1),
+    }
 
 
 def _norm(tree: Any) -> Any:

@@ -28,7 +28,8 @@ from lm.parallel import rules
 from lm.refusal import Refusal
 from lm.train import state as states
 from lm.train.step import make_step
-from lm.weights.place import Bundle, shapes
+from lm.weights import start
+from lm.weights.bundle import Bundle, counted, shapes
 
 
 class Run(NamedTuple):
@@ -62,9 +63,9 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
       Refusal: data, devices or config do not fit each other.
     """
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
-    tokens = store.open_store(config.data, say)
+    tokens = store.open_store(config.data, say, start.tokenizer(config, folder))
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer.specials))
+    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer))
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
@@ -77,17 +78,21 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
 
     run_model = forward(model)
 
-    def create() -> states.State:
-        params = initial(model, jax.random.key(config.seed))
-        return states.create(params, optimizer, is_averaged=config.train.ema > 0)
+    from_params = lambda params: states.create(params, optimizer, is_averaged=config.train.ema > 0)
+    drawn = lambda: from_params(initial(model, jax.random.key(config.seed)))
 
     sources = [part.name for part in tokens.parts] if len(tokens.parts) > 1 else []
     step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources)
-    shape = jax.eval_shape(create)
+    shape = jax.eval_shape(drawn)
     layout = rules.shardings(shape, mesh)
     template = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shape, layout
     )
+
+    def create() -> states.State:
+        if not config.init.from_place:
+            return compiling.initialise(drawn, mesh)
+        return compiling.continued(from_params, start.params(config, template.params, say), mesh)
 
     def restore(number: int) -> states.State:
         path = folder / workdir.CHECKPOINTS / str(number)
@@ -131,7 +136,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         valid_batches=len(valid),
         step=compiling.compile_step(step, shape, mesh),
         score=jax.jit(lambda params, batch: goal.loss(run_model, params, batch, None)[:2]),
-        create=lambda: compiling.initialise(create, mesh),
+        create=create,
         restore=restore,
         bundle=lambda state: Bundle(config, view, states.evaluated(state), tokens.tokenizer),
         tokens=lambda steps: growth.before(steps) * config.model.context,
@@ -160,6 +165,7 @@ def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
 def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]:
     kind = jax.devices()[0].device_kind
     peak = devices.peak(kind)
+    leaves = counted(config.model)
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "grain")
     return {
         "finished": False,
@@ -171,8 +177,9 @@ def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]
         "devices": jax.device_count(),
         "mesh": dict(mesh.shape),
         "peak_flops_per_device": peak,
-        "parameters": flops.parameters(config.model),
-        "flops_per_token": flops.training_flops_per_token(config.model),
+        "parameters": flops.parameters(leaves),
+        **({"active_parameters": flops.active_parameters(config.model, leaves)} if config.model.experts else {}),
+        "flops_per_token": flops.training_flops_per_token(config.model, leaves),
         "tokens_per_step": config.data.batch_size * config.model.context,
         "vocabulary": config.model.vocabulary,
     }

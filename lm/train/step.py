@@ -31,24 +31,26 @@ def make_step(
     learning_rate: the one applied. skipped: steps so far that changed nothing. non_finite: −1, or the index of
     the first parameter (in `trees.paths` order) whose gradient is not finite; len(params) means the loss.
     train/SOURCE/loss: of the rows of a source; not a number where there are none. And what train.noise_scale and
-    train.group_norms add, see `measures`.
+    train.group_norms add, and a mixture of experts, see `measures`.
     """
 
     def sums(params, batch, key):
         total, weight, rows = objective.loss(forward, params, batch, key)
-        return total, (weight, [_whole_and_parts(sums_B, batch.source, len(sources)) for sums_B in rows])
+        parts = [_whole_and_parts(sums_B, batch.source, len(sources)) for sums_B in (rows.nats, rows.weights)]
+        return total, (weight, parts, rows.routed)
 
     def gradient(params, batch, key):
-        (total, (weight, parts)), by_params = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
+        (total, (weight, parts, routed)), by_params = jax.value_and_grad(sums, has_aux=True)(params, batch, key)
         noise = measures.micro_batch(weight, by_params) if section.noise_scale else None
-        return total, weight, optax.tree.cast(by_params, jnp.float32), parts, noise  # since sums of many are to come
+        by_params = optax.tree.cast(by_params, jnp.float32)  # since sums of many are to come
+        return total, weight, by_params, parts, routed, noise
 
     def step(state: State, batch: Batch) -> tuple[State, dict]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if section.accumulate == 1:
-            total, weight, by_params, parts, noise = gradient(state.params, batch, key)
+            total, weight, by_params, parts, routed, noise = gradient(state.params, batch, key)
         else:
-            total, weight, by_params, parts, noise = _accumulated(gradient, state, batch, key, section)
+            total, weight, by_params, parts, routed, noise = _accumulated(gradient, state, batch, key, section)
         weight = jnp.maximum(weight, 1)
         by_params = jax.tree.map(lambda leaf, like: (leaf / weight).astype(like.dtype), by_params, state.params)
         squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(by_params)])
@@ -69,6 +71,8 @@ def make_step(
             metrics |= measures.noise(noise, squares.sum(), weight, section.accumulate)
         metrics |= measures.group_norms(section.group_norms, state.params, by_params, updates)
         metrics |= {f"train/{name}/loss": parts[0][part] / parts[1][part] for part, name in enumerate(sources, 1)}
+        if routed is not None:
+            metrics |= measures.experts(routed, weight)
         ema = state.ema
         if section.ema:
             count = state.step - state.skipped + 1

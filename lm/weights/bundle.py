@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
+from lm import trees
 from lm.model.transformer import Transformer, initial
 from lm.text.tokenizer import Tokenizer
 
@@ -21,3 +22,9 @@ class Bundle(NamedTuple):
 def shapes(model: Transformer) -> Any:
     """Return the parameters' shapes and dtypes."""
     return jax.eval_shape(lambda: initial(model, jax.random.key(0)))
+
+
+def counted(section: Any) -> dict[str, tuple[int, ...]]:
+    """Return path → shape of a model section's parameters, without rows that pad the vocabulary: what costs count."""
+    params = shapes(Transformer(ml_collections.FrozenConfigDict(section.to_dict() | {"vocabulary_multiple": 1})))
+    return dict(zip(trees.paths(params), (leaf.shape for leaf in jax.tree.leaves(params)), strict=True))

@@ -11,10 +11,11 @@ import ml_collections
 
 from lm.config import schema
 from lm.config.field import IDENTITY
+from lm.config.objective import USUAL
 from lm.config.resolve import resolve
 from lm.families import base
 from lm.families.base import Attribute, Layout, Only, Rotary, Silent, Windows
-from lm.families.catalog import FAMILIES
+from lm.families.catalog import FAMILIES, switches
 from lm.refusal import Refusal, nearest
 
 _DERIVED = ("kv_heads", "head_width", "feedforward_width")  # null in theirs leaves them to be derived in both
@@ -22,7 +23,10 @@ _LAYERS = 10_000  # at most, whatever a file says
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 # Fields of ours that change no logits of given weights, or that their config does not have for every family.
-_OURS = r"^(context|vocabulary_multiple|init|init_std|zero_init|dropout|token_dropout|stochastic_depth|(\w+_)?dtype)$"
+_OURS = (
+    r"^(context|vocabulary_multiple|init|init_std|zero_init|dropout|token_dropout|stochastic_depth|(\w+_)?dtype|"
+    r"dispatch|expert_capacity)$"
+)
 
 
 def layout(family: str) -> Layout:
@@ -104,7 +108,8 @@ def _resolved(fields: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
         if words := schema.complaint(name, value):
             raise Refusal(f"config.json: {words}")
     config = schema.defaults()
-    config.update_from_flattened_dict({**flat, "train.steps": 1})
+    architecture = (switches(fields["family"]) | fields)["architecture"]
+    config.update_from_flattened_dict({**flat, "objective.name": USUAL[architecture], "train.steps": 1})
     return resolve(config)
 
 

@@ -47,8 +47,8 @@ def pickled(path: Path) -> Refusal:
     """Return the refusal of a file that is a pickle, or may be one."""
     return Refusal(
         f"{path} is not read: such a file may run any program when it is opened; only safetensors, GGUF and our own "
-        "checkpoints are, so convert it where you trust it, with Transformers: "
-        "AutoModel.from_pretrained(FOLDER).save_pretrained(OTHER)."
+        "checkpoints are, so convert it, where you trust it, with Transformers: "
+        "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OTHER)."
     )
 
 

@@ -173,14 +173,23 @@ def _leaf(row: _Row, parts: list[Tensor], section: Any, sharding: jax.sharding.S
     wanted = {str(index): index for index in sharding.addressable_devices_indices_map(shape).values()}
     bounds = {key: [range(*cut.indices(size)) for cut, size in zip(index, shape, strict=True)]
               for key, index in wanted.items()}  # fmt: skip
-    pieces = {key: np.empty([len(bound) for bound in bounds[key]], dtype) for key in wanted}
+    pieces = {key: _aligned([len(bound) for bound in bounds[key]], dtype) for key in wanted}
     for place, part in zip(np.ndindex(shape[: row.lead]), parts, strict=True):
         here = [key for key in wanted if all(i in bound for i, bound in zip(place, bounds[key], strict=False))]
         value = _to_ours(part.read(), row, section).reshape(shape[row.lead :]) if here else None
         for key in here:
             at = tuple(i - bound.start for i, bound in zip(place, bounds[key], strict=False))
             pieces[key][at] = value[wanted[key][row.lead :]]
-    return jax.make_array_from_callback(shape, sharding, lambda index: pieces[str(index)])
+    leaf = jax.make_array_from_callback(shape, sharding, lambda index: pieces[str(index)])
+    return jax.block_until_ready(leaf)  # so that the pieces are let go before the next leaf's are made
+
+
+def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
+    """Return an array that XLA:CPU takes over without copying it, which it does from a multiple of 64 bytes on."""
+    size = math.prod(shape) * dtype.itemsize
+    data = np.empty(size + 64, np.uint8)
+    start = -data.ctypes.data % 64
+    return data[start : start + size].view(dtype).reshape(shape)
 
 
 def _to_ours(tensor: np.ndarray, row: _Row, section: Any) -> np.ndarray:

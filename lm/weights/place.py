@@ -141,11 +141,12 @@ def _published(place: str) -> Published:
         return gguf.read(path)
     if path.suffix == ".safetensors" and path.is_file():
         return folders.read(path.parent, path.name)
-    if path.is_dir():
+    if (path / folders.CONFIG).is_file():
         return folders.read(path)
+    why = f"it has no {folders.CONFIG}" if path.is_dir() else "there is none" if not path.exists() else "it is a file"
     raise Refusal(
-        f"{place!r} is not a PLACE: name the workdir of a run, a folder of Hugging Face's, or a .safetensors or "
-        ".gguf file."
+        f"{place!r} is not a PLACE ({why}): name the workdir of a run, a folder of Hugging Face's, or a .safetensors "
+        "or .gguf file."
     )
 
 

@@ -75,6 +75,10 @@ FIELD_TABLE = [
     ({"data.mixture": ("embedded=1", "embedded=2")}, "data.mixture", "'embedded' twice"),
     ({"data.mixture": ("embedded:code=0", "embedded:prose=0")}, "data.mixture", "above 0"),
     ({"data.mixture": ("embedded:code=1234567", "embedded:prose=1")}, "data.mixture", "1,234,568 samples"),
+    ({"data.source": "embedded:summaries"}, "data.source", "'embedded:summaries' holds pairs", "'causal'"),
+    ({"data.mixture": ("files:a=1", "embedded:kinds=0")}, "data.source", "'embedded:kinds' holds pairs", "'causal'"),
+    ({"data.unit": "pair"}, "data.unit", "'pair'", "objective.name 'causal'", "'text'"),
+    ({"data.unit": "window"}, "data.unit", "'window'", "text, pair"),
     ({"optimizer.no_decay": "bias$"}, "optimizer.no_decay", "'bias$'", "tuple"),
     ({"optimizer.no_decay": ["bias$"]}, "optimizer.no_decay", "['bias$']", "tuple"),
     ({"optimizer.no_decay": ("bias$", 3)}, "optimizer.no_decay", "('bias$', 3)", "str"),
@@ -131,7 +135,7 @@ FIELD_TABLE = [
     ({"model.norm": "batch"}, "model.norm", "'batch'", "layer", "rms"),
     ({"model.wiring": "paralel"}, "model.wiring", "'paralel'", "pre", "post", "sandwich", "parallel"),
     ({"model.positions": "rope"}, "model.positions", "'rope'", "none", "rotary", "alibi", "relative"),
-    ({"model.activation": "relu"}, "model.activation", "'relu'", "relu_squared"),
+    ({"model.activation": "swish"}, "model.activation", "'swish'", "relu_squared"),
     ({"model.init": "xavier"}, "model.init", "'xavier'", "gpt2", "fan_in", "small"),
     ({"model.dtype": "float16"}, "model.dtype", "'float16'", "bfloat16"),
     ({"optimizer.name": "AdamW"}, "optimizer.name", "'AdamW'", "adamw"),
@@ -158,6 +162,17 @@ FIELD_TABLE = [
     ({"model.heads": 7, "model.width": 24}, "model.heads", "7", "model.width (24)"),
     ({"model.heads": 6, "model.width": 24, "model.kv_heads": 4}, "model.kv_heads", "4", "model.heads (6)"),
     ({"model.heads": 8, "model.width": 24, "model.family": "llama"}, "model.head_width", "3", "even"),
+    ({"model.family": "gpt_neox", "model.head_width": 6}, "model.head_width", "6", "model.rotary_share is 0.25"),
+    ({"model.positions": "alibi", "model.rotary_share": 0.5}, "model.rotary_share", "0.5", "'alibi'"),
+    ({"model.rotary_window_base": 20.0}, "model.rotary_window_base", "20.0", "'learned'"),
+    ({"model.rotary_scaling": "linear"}, "model.rotary_scaling", "'linear'", "model.positions='rotary'"),
+    ({"model.family": "llama", "model.rotary_factor": 2.0}, "model.rotary_factor", "2.0", "model.rotary_scaling"),
+    (
+        {"model.family": "llama", "model.rotary_scaling": "llama3", "model.rotary_low": 4.0},
+        "model.rotary_high",
+        "4.0",
+        "model.rotary_low (4.0)",
+    ),
     ({"model.positions": "learned", "model.rotary_base": 500.0}, "model.rotary_base", "500.0", "learned"),
     ({"model.rotary_base": 500.0}, "model.rotary_base", "500.0", "learned"),
     (
@@ -302,7 +317,7 @@ def test_families_fill_the_switches_left_unset(family):
         assert config.model[name] == value
     assert FAMILIES[family].SWITCHES.items() <= switches(family).items()
     unset = {name for name, value in config.model.items() if value is None}
-    assert unset <= {"rotary_base", "vocabulary", "encoder_layers"}
+    assert unset <= {"rotary_base", "vocabulary", "encoder_layers", "labels"}
     turned = resolve(given({"model.family": family, "model.bias": not FAMILIES[family].SWITCHES["bias"]}))
     assert turned.model.bias is not config.model.bias
 
@@ -315,6 +330,16 @@ GROWING = TOKENS | {"data.batch_size": 8, "train.accumulate": 4, "train.batch_wa
     ("overrides", "name", "value"),
     [
         ({}, "model.head_width", 64),
+        ({}, "model.attention_scale", 1 / 8),
+        ({"model.attention_scale": 1}, "model.attention_scale", 1.0),
+        ({}, "model.attention_bias", True),
+        ({"model.bias": False}, "model.attention_bias", False),
+        ({"model.family": "qwen2"}, "model.attention_bias", True),
+        ({"model.family": "qwen2"}, "model.bias", False),
+        ({"model.family": "gpt_neox"}, "model.rotary_share", 0.25),
+        ({"model.family": "gpt_neox", "model.positions": "learned"}, "model.rotary_share", 1.0),
+        ({"model.family": "gemma3"}, "model.rotary_window_base", 10000.0),
+        ({"model.family": "gemma3", "model.positions": "alibi"}, "model.rotary_window_base", 0.0),
         ({}, "model.kv_heads", 4),
         ({}, "model.feedforward_width", 1024),
         ({"model.family": "llama"}, "model.feedforward_width", 704),  # 8/3 × 256 = 682.7, to a multiple of 64
@@ -364,6 +389,8 @@ def test_resolve_fills(overrides, name, value):
         {"train.steps": None, "train.tokens": 1001},
         {"train.steps": None, "train.epochs": 2, "schedule.warmup_fraction": 0.25},
         {"model.family": "llama", "model.positions": "learned", "train.profile_steps": (3, 5)},
+        {"model.family": "gemma3", "model.positions": "alibi"},
+        {"model.family": "gpt_neox", "model.rotary_scaling": "linear", "model.rotary_factor": 2},
         {"model.positions": "relative", "model.windows": (3, 0), "model.qk_norm": True, "model.attention_soft_cap": 5},
     ],
 )
@@ -401,8 +428,8 @@ def test_an_epoch_of_growing_batches_has_more_steps():
 
 def test_differences_name_field_old_and_new_of_one_mark():
     old = resolve(given({}))
-    new = resolve(given({"schedule.peak": 3e-3, "train.steps": 31, "train.log_every": 7, "model.bias": False}))
-    assert differences(old, new, IDENTITY) == ["model.bias: True → False", "schedule.peak: 0.001 → 0.003"]
+    new = resolve(given({"schedule.peak": 3e-3, "train.steps": 31, "train.log_every": 7, "model.tied": False}))
+    assert differences(old, new, IDENTITY) == ["model.tied: True → False", "schedule.peak: 0.001 → 0.003"]
     assert differences(old, new, HORIZON) == ["train.steps: 20 → 31"]
     assert differences(old, new, FREE) == ["train.log_every: 10 → 7"]
     assert differences(old, old, IDENTITY) == []

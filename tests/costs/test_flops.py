@@ -8,9 +8,10 @@ from lm.config import defaults
 from lm.config.resolve import bind, resolve
 from lm.costs import flops
 from lm.families.catalog import FAMILIES
+from lm.model.moe import capacity
 from lm.model.transformer import Transformer, forward, padded
 from lm.objective.catalog import objective
-from lm.weights.place import shapes
+from lm.weights.bundle import counted, shapes
 
 # Counted on the weights that Hugging Face publishes under these names.
 PUBLISHED = {
@@ -22,6 +23,9 @@ PUBLISHED = {
     ("llama", "1.1b"): 1_100_048_384,  # TinyLlama-1.1B
     ("llama", "7b"): 6_738_415_616,  # Llama-2-7b
     ("llama", "8b"): 8_030_261_248,  # Meta-Llama-3-8B
+    ("mixtral", "8x7b"): 46_702_792_704,  # Mixtral-8x7B-v0.1
+    ("qwen3_moe", "30b-a3b"): 30_532_122_624,  # Qwen3-30B-A3B
+    ("qwen3_moe", "235b-a22b"): 235_093_634_560,  # Qwen3-235B-A22B
 }
 
 
@@ -36,7 +40,7 @@ def test_parameters(family, size):
     config.model.update(FAMILIES[family].SIZES[size])
     config.train.steps = 1
     model = bind(resolve(config), vocabulary=config.model.vocabulary, tokens=1).model
-    assert flops.parameters(model) == PUBLISHED[family, size]
+    assert flops.parameters(counted(model)) == PUBLISHED[family, size]
     held = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes(Transformer(model))))
     spare = padded(model.vocabulary, model.vocabulary_multiple) - model.vocabulary
     assert held - spare * model.width * (1 if model.tied else 2) == PUBLISHED[family, size]
@@ -68,6 +72,11 @@ VARIANTS = {
         "qk_norm": True,
         "windows": (99, 1, 7),
     },
+    "some of five experts, with biases": {"experts": 5, "experts_per_token": 2, "bias": True, "windows": (4, 0)},
+    "experts with places": {"family": "mixtral", "dispatch": "capacity", "expert_capacity": 4.0, "tied": True},
+    "encoder": {"architecture": "encoder", "positions": "relative", "windows": (3, 0)},
+    "encoder–decoder": {"architecture": "encoder_decoder", "encoder_layers": 2, "tied": False},
+    "encoder–decoder with experts": {"architecture": "encoder_decoder", "experts": 3, "gated": True},
     "RMS norms of heads": {"family": "llama", "qk_norm": True, "wiring": "sandwich", "value_embeddings": 3},
 }
 
@@ -84,7 +93,7 @@ def test_parameters_of_options(tiny, options):
     spare = padded(model.vocabulary, model.vocabulary_multiple) - model.vocabulary
     assert spare == 3
     tables = model.value_embeddings * model.kv_heads * model.head_width
-    assert held - spare * (model.width * (1 if model.tied else 2) + tables) == flops.parameters(model)
+    assert held - spare * (model.width * (1 if model.tied else 2) + tables) == flops.parameters(counted(model))
 
 
 def _pairs(context, window):
@@ -106,11 +115,27 @@ def test_attention_flops_are_those_of_the_pairs(tiny, windows):
         seen = [(section.windows or (0,))[layer % max(1, len(section.windows))] for layer in range(5)]
         return sum((_pairs(13, window) - min(window or 13, 13) / 2) / 13 for window in seen)
 
-    counted = flops.training_flops_per_token(model) - flops.training_flops_per_token(plain)
-    assert counted == pytest.approx(per_key * (keys(model) - keys(plain)), abs=1)
-    weights = flops.training_flops_per_token(plain) - per_key * keys(plain)
+    cost = lambda section: flops.training_flops_per_token(section, counted(section))
+    assert cost(model) - cost(plain) == pytest.approx(per_key * (keys(model) - keys(plain)), abs=1)
+    weights = cost(plain) - per_key * keys(plain)
     attention = 24 * (2 * 4 + 2 * 2) * 6
     assert weights == pytest.approx(6 * (5 * (attention + 2 * 24 * 40) + 61 * 24), abs=1)
+
+
+def _spent(model):
+    """Return what the program computes beside: scores that the mask hides, and of experts' places those left empty."""
+    context, windows = model.context, model.windows or (0,)
+    in_all = lambda layers: [min(windows[layer % len(windows)] or context, context) for layer in range(layers)]
+    shown = lambda layers, sides: sum(sides * (window - window**2 / (2 * context)) for window in in_all(layers))
+    is_encoder = model.architecture == "encoder"
+    hidden = context * model.layers - shown(model.layers, 2 if is_encoder else 1)
+    if model.architecture == "encoder_decoder":
+        hidden += context * model.encoder_layers - shown(model.encoder_layers, 2)
+    spent = 12 * model.heads * model.head_width * hidden
+    if model.experts and model.dispatch == "capacity":
+        empty = model.experts * capacity(model, context) / context - model.experts_per_token
+        spent += 6 * model.layers * empty * (3 if model.gated else 2) * model.width * model.feedforward_width
+    return spent
 
 
 CASES = {name: _of_model({"family": name}) for name in FAMILIES} | {
@@ -124,11 +149,14 @@ CASES = {name: _of_model({"family": name}) for name in FAMILIES} | {
 def test_training_flops_are_the_matrix_products_of_the_program(
     tiny, equations, random_params, random_batch, setting, case, unroll
 ):
-    """The program computes also the scores that the mask hides: of every query with every key of the context."""
+    """But for what it computes in vain."""
     config = tiny(**CASES[case], model__vocabulary_multiple=1, model__unroll=unroll, model__head_width=8)
     model = Transformer(config.model)
     goal = objective(config.objective, setting(config.model))
     batch = random_batch()
+    if config.model.architecture == "encoder_decoder":
+        rows = {f"encoder_{name}": getattr(batch, name) for name in ("inputs", "segments", "positions")}
+        batch = batch._replace(**rows)
 
     def products(program, *arguments):
         total = 0
@@ -137,14 +165,15 @@ def test_training_flops_are_the_matrix_products_of_the_program(
                 (contracted, _), _ = equation.params["dimension_numbers"]
                 inner = int(np.prod([equation.invars[0].aval.shape[axis] for axis in contracted]))
                 total += 2 * times * inner * int(np.prod(equation.outvars[0].aval.shape))
+            elif equation.primitive.name == "ragged_dot_general":  # each row meets one of the kernels
+                shapes = [variable.aval.shape for variable in (*equation.invars, *equation.outvars)]
+                kernel = next(shape for shape in shapes if len(shape) == 3)
+                total += 2 * times * shapes[0][0] * kernel[1] * kernel[2]
         return total
 
     loss = lambda params: goal.loss(forward(model), params, batch, None)[0]
     params = random_params(model)
-    context, windows = config.model.context, config.model.windows or (0,)
-    seen = [min(windows[layer % len(windows)] or context, context) for layer in range(config.model.layers)]
-    hidden = sum(context - window + window**2 / (2 * context) for window in seen)
-    hidden *= 12 * config.model.heads * config.model.head_width
-    expected = batch.inputs.size * (flops.training_flops_per_token(config.model) + hidden)
-    assert products(jax.value_and_grad(loss), params) == pytest.approx(expected, abs=batch.inputs.size / 2)
-    assert products(loss, params) == pytest.approx(expected / 3, abs=batch.inputs.size / 2)
+    tokens = batch.inputs.size
+    expected = tokens * (flops.training_flops_per_token(config.model, counted(config.model)) + _spent(config.model))
+    assert products(jax.value_and_grad(loss), params) == pytest.approx(expected, abs=tokens / 2)
+    assert products(loss, params) == pytest.approx(expected / 3, abs=tokens / 2)

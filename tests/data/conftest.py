@@ -1,5 +1,6 @@
 """Data sections whose stores are of the test's own, and sources that are lists of records."""
 
+import ml_collections
 import pytest
 
 from lm.data import catalog
@@ -8,11 +9,12 @@ from lm.data.sources import Record, Source
 
 @pytest.fixture
 def section(tiny, tmp_path):
-    """Return a function: data fields → a data section whose store is in tmp_path."""
+    """Return a function: unit of records, data fields → a data section whose store is in tmp_path."""
 
-    def make(**fields):
+    def make(unit="text", **fields):
         given = {"store": str(tmp_path / "store"), "tokenizer": "byte", "valid_fraction": 0.1} | fields
-        return tiny(**{f"data__{name}": value for name, value in given.items()}).data
+        made = tiny(**{f"data__{name}": value for name, value in given.items()}).data
+        return ml_collections.FrozenConfigDict(made.to_dict() | {"unit": unit})
 
     return make
 

@@ -1,5 +1,6 @@
 """What is held out, and how text flows through a build: in order, a few chunks at a time, told as it goes."""
 
+import lzma
 import random
 import threading
 import time
@@ -137,3 +138,43 @@ def test_progress_says_how_much_and_how_long(monkeypatch):
         "tokenising files:a: 20 of about 60 MB, 12 s left",
         "tokenising files:a: 40 of about 60 MB, 6 s left",
     ]
+
+
+@pytest.mark.parametrize("count", [43, 499])
+def test_pairs_are_held_out_whole_by_their_documents_and_left_out_where_half_is_empty(count):
+    records = [(f"{n}", f"in {n}" * (n % 11 > 0), f"out {n}" * (n % 13 > 0), f"doc{n // 2}") for n in range(count)]
+    source = Source(lambda: iter(Record(*record) for record in records), "", 0)
+    found = list(build.texts(source, SimpleNamespace(valid_fraction=0.2, normalization="none")))
+    pairs = list(zip(found[::2], found[1::2], strict=True))
+    for text, target in pairs:
+        assert text.is_input and not target.is_input and text.is_valid == target.is_valid
+    expected = [(text, target, document) for _, text, target, document in records if text and target]
+    assert [(text.text, target.text) for text, target in pairs] == [pair[:2] for pair in expected]
+    held_out = {document for (text, _), (_, _, document) in zip(pairs, expected, strict=True) if text.is_valid}
+    trained = {document for (text, _), (_, _, document) in zip(pairs, expected, strict=True) if not text.is_valid}
+    assert held_out and not held_out & trained and 0.1 < len(held_out) / len(held_out | trained) < 0.3
+
+
+def test_what_is_written_of_pairs_is_each_input_and_then_its_target(tmp_path, monkeypatch):
+    records = [Record(f"{number}", "ab" * number + "é", f"{number} …") for number in range(1, 128)]
+    section = defaults("data")
+    section.update(valid_fraction=0.1, tokenizer="byte", sentinels=0)
+    learned = learn(section, [])
+    source = Source(lambda: iter(records), "", 0)
+    monkeypatch.setattr(build, "_CHUNK_CHARACTERS", 211)  # a pair may lie in two of them
+    heard = []
+    facts = build.write(source, section, learned, np.dtype(np.uint16), tmp_path, heard.append)
+    for name, flag in (("train", False), ("valid", True)):
+        pairs = [record for record in records if (build._share(record.id) < 0.1) == flag]
+        ids, offsets = [], []
+        for text in (text for record in pairs for text in (record.text, record.target)):
+            offsets.append(len(ids))
+            ids += [learned.end, *text.encode()]
+        assert np.fromfile(tmp_path / f"{name}-00000.bin", np.uint16).tolist() == [*ids, learned.end]
+        assert np.fromfile(tmp_path / f"{name}-offsets.bin", np.int64).tolist() == offsets
+        assert facts[name]["records"] == len(pairs) and facts[name]["files"][-1]["texts"] == 2 * len(pairs)
+        assert facts[name]["bytes"] == sum(len(record.target.encode()) for record in pairs)
+        assert facts[name]["input_bytes"] == sum(len(record.text.encode()) for record in pairs)
+    assert heard[-1] == sum(facts[name]["bytes"] + facts[name]["input_bytes"] for name in build.SPLITS)
+    targets = "".join(record.target for record in records if build._share(record.id) < 0.1).encode()
+    assert facts["valid"]["xz_bytes"] == len(lzma.compress(targets, preset=9))

@@ -73,3 +73,59 @@ def test_prose_is_docstrings_and_comments_in_order_of_appearance():
 def test_topics_are_the_pages_of_help():
     records = list(embedded._topics("topics.py", "topics = {'a': 'one', 'b': 'two'}\n"))
     assert [record[:2] for record in records] == [("topics.py#a", "one"), ("topics.py#b", "two")]
+
+
+MODULE = '''"""Sums up.
+
+At some length,
+in lines.
+"""
+# A comment that is long enough to tell
+# that it is a comment, of two lines
+x = 3  # beside code
+
+class Some:
+    """One line alone, and long enough to tell what kind it is of."""
+
+    def deep(self, argument):
+        """Line one
+        goes on at once, which PEP 257 does not have."""
+        def inner():
+            """Inner.
+
+            More.
+            """
+            return [argument + 'quoted' for n in range(10)]  # gone
+        return inner()
+
+async def short():
+    """Alone."""
+'''
+
+
+def test_summaries_are_the_first_lines_of_docstrings_and_inputs_the_rest():
+    assert list(embedded._summaries("m.py", MODULE)) == [
+        Record("m.py#1", "At some length,\nin lines.", "Sums up.", "m.py"),
+        Record("m.py#17", "More.", "Inner.", "m.py"),
+    ]
+
+
+def test_kinds_are_those_of_passages_long_enough_to_tell():
+    comment = "A comment that is long enough to tell\nthat it is a comment, of two lines"
+    code = "def deep(self, argument):\n\n    def inner():\n        return [argument + 'quoted' for n in range(10)]\n"
+    assert sorted(embedded._kinds("m.py", MODULE)) == [
+        Record("m.py#code:13", code + "    return inner()", "code", "m.py"),
+        Record("m.py#comment:7", comment, "comment", "m.py"),
+        Record("m.py#docstring:11", "One line alone, and long enough to tell what kind it is of.", "docstring", "m.py"),
+        Record("m.py#docstring:14", "Line one\ngoes on at once, which PEP 257 does not have.", "docstring", "m.py"),
+    ]
+
+
+@pytest.mark.parametrize("part", ["summaries", "kinds"])
+def test_pairs_are_in_the_same_order_every_time_and_of_their_modules(library, part):
+    records = list(embedded.embedded(part, SECTION).records())
+    assert records == list(embedded.embedded(part, SECTION).records())
+    assert len({record.id for record in records}) == len(records) > 4
+    assert all(record.text.strip() and record.target.strip() for record in records)
+    assert {"ast.py", "json/decoder.py"} <= {record.document for record in records} < set(SOME)
+    assert all(record.id.startswith(f"{record.document}#") for record in records)

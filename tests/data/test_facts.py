@@ -34,3 +34,22 @@ def test_what_packing_leaves_free_is_seen(section, source_of):
     opened = store.open_store(data)
     (part,) = facts(opened, windows.planned(opened.parts, "train", data, 20), samples=1)["parts"]
     assert part["windows"] == 2 and part["filled"] == 37 / 40
+
+
+def test_facts_of_pairs_are_lengths_and_bytes_of_both(section, source_of):
+    given = [(f"{number}", "i" * number, "t" * (1 + number % 3)) for number in range(1, 102)]
+    data = section(unit="pair", source=source_of(given))
+    opened = store.open_store(data)
+    train = windows.planned(opened.parts, "train", data, 0)
+    found = facts(opened, train, samples=300)
+    (part,) = found["parts"]
+    held_out = opened.parts[0].valid.offsets.size // 2
+    trained = sorted(len(train[0].unit(index).input_ids) for index in range(part["pairs"]))
+    assert part["pairs"] == part["train"]["records"] == 101 - held_out and 0 < held_out < 30
+    assert part["input_tokens"] == [trained[(len(trained) - 1) // 2], trained[-1], trained[-1]]
+    assert part["target_tokens"] == [2, 3, 3]
+    assert part["epochs"] == 300 / part["pairs"] and "windows" not in part
+    both = [found[split] for split in ("train", "valid")]
+    assert sum(split["input_bytes"] for split in both) == sum(range(1, 102))
+    assert sum(split["bytes"] for split in both) == sum(1 + number % 3 for number in range(1, 102))
+    assert sum(split["tokens"] for split in both) == sum(number + 1 + number % 3 + 2 for number in range(1, 102)) + 2

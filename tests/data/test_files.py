@@ -32,8 +32,8 @@ def table(values, **options):
     return file.getvalue()
 
 
-def opened(pattern, field="text"):
-    return files(str(pattern), SimpleNamespace(text_field=field, unit="text"))
+def opened(pattern, field="text", target="target", unit="text"):
+    return files(str(pattern), SimpleNamespace(text_field=field, target_field=target, unit=unit))
 
 
 FILES = {
@@ -41,6 +41,7 @@ FILES = {
     "a/c.jsonl": lines({"text": "one"}, {"text": "two", "n": 3}) + b"\n" + lines({"text": ""}, {"text": "four"}),
     "a/d.txt.gz": packed(b"packed"),
     "e.jsonl.gz": packed(lines({"text": "line\nbreak"})) + packed(lines({"text": "second member"})),
+    "e.tsv": b'n\ttext\r\n3\t"quoted" it\r\n\r\n4\t\r\n5\tsix\r\n',
     "f.parquet": table({"n": [1, 2, 3, 4, 5], "text": ["日本", "", "r\ns", "u", "v"]}),
 }
 RECORDS = [
@@ -51,6 +52,8 @@ RECORDS = [
     ("b.txt", "naïve\r\ntext\n"),
     ("e.jsonl.gz:1", "line\nbreak"),
     ("e.jsonl.gz:2", "second member"),
+    ("e.tsv:2", '"quoted" it'),
+    ("e.tsv:5", "six"),
     ("f.parquet:1", "日本"),
     ("f.parquet:3", "r\ns"),
     ("f.parquet:4", "u"),
@@ -112,6 +115,11 @@ def test_the_key_changes_with_the_files_and_the_field(tmp_path):
         ("a.jsonl", lines({"text": None}), "a.jsonl, line 1 has no text in 'text'"),
         ("a.jsonl", lines({"text": "one"}, "text"), "a.jsonl, line 2 has no text in 'text'"),
         ("a.jsonl", lines({"text": "one"}) + b'{"text": "\\ud83d"}\n', "a.jsonl, line 2 holds half of a surrogate"),
+        ("a.tsv", b"", "a.tsv is empty"),
+        ("a.tsv", b"text\tn\n", "a.tsv is empty"),
+        ("a.tsv", b"body\tn\none\t3\n", "a.tsv, line 2 has no text in 'text' (data.text_field) among 'body', 'n'"),
+        ("a.tsv", b"text\tn\none\t3\ntwo\n", "a.tsv, line 3 has 1 columns, and the first line 2"),
+        ("a.tsv", b"text\none\ntw\xffo\n", "a.tsv, line 3: byte 11 is not UTF-8"),
         ("a.txt.gz", packed(b"packed" * 997)[:-9], "a.txt.gz cannot be read"),
         ("a.txt.gz", b"not packed", "a.txt.gz cannot be read"),
         ("a.jsonl.gz", packed(lines({"text": "one"}))[:-3], "a.jsonl.gz cannot be read"),
@@ -125,9 +133,9 @@ def test_what_cannot_be_read_is_refused_by_file_and_line(tmp_path, name, data, w
     refused(write(tmp_path, {"0.txt": b"good", name: data}), name, words)
 
 
-def refused(folder, name, words):
+def refused(folder, name, words, **fields):
     with pytest.raises(Refusal, match=re.escape(words)) as refusal:
-        list(opened(f"{folder}/*").records())
+        list(opened(f"{folder}/*", **fields).records())
     sentence = str(refusal.value)
     assert sentence.startswith("data.source") and str(folder / name) in sentence
     assert sentence.endswith(".") and "\n" not in sentence
@@ -210,3 +218,68 @@ def test_a_file_that_goes_away_is_refused(tmp_path):
     (tmp_path / "b.txt").unlink()
     with pytest.raises(Refusal, match=r"b\.txt cannot be read"):
         list(source.records())
+
+
+PAIRED = {
+    "a.jsonl": lines({"target": "zwei", "text": "two"}, {"text": "", "target": "null"}, {"text": "no", "target": ""}),
+    "b.jsonl.gz": packed(lines({"text": "three", "target": 3, "more": None})),
+    "c.tsv": b"target\ttext\nvier\tfour\n",
+    "d.parquet": table({"target": ["fünf", ""], "n": [5, 6], "text": ["five", "six"]}),
+    "e.parquet": table({"text": ["six", "seven"], "target": pyarrow.array([6, 7], "int8")}),
+    "f.tsv.gz": packed(b"text\ttarget\neight\t8\n"),
+}
+PAIRS = [
+    ("a.jsonl:1", "two", "zwei"),
+    ("b.jsonl.gz:1", "three", "3"),
+    ("c.tsv:2", "four", "vier"),
+    ("d.parquet:1", "five", "fünf"),
+    ("e.parquet:1", "six", "6"),
+    ("e.parquet:2", "seven", "7"),
+    ("f.tsv.gz:2", "eight", "8"),
+]
+
+
+def test_pairs_have_an_input_and_a_target_which_may_be_a_number(tmp_path):
+    write(tmp_path, PAIRED)
+    assert [record[:3] for record in opened(f"{tmp_path}/*", unit="pair").records()] == PAIRS
+    turned = opened(f"{tmp_path}/[acdf]*", "target", "text", unit="pair").records()
+    assert [record[:3] for record in turned] == [(name, b, a) for name, a, b in PAIRS if name[0] in "acdf"]
+
+
+def test_the_key_changes_with_what_is_read_of_the_same_files(tmp_path):
+    write(tmp_path, PAIRED)
+    keys = [opened(f"{tmp_path}/*", **fields).key for fields in ({}, {"unit": "pair"}, {"unit": "pair", "target": "n"})]
+    assert len(set(keys)) == 3 and opened(f"{tmp_path}/*", target="n").key == keys[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.txt", b"one", "a.txt is one text and holds no pairs"),
+        ("a.jsonl", lines({"text": "one"}), "line 1 has no text in 'target' (data.target_field) among 'text'"),
+        ("a.jsonl", lines({"target": "one", "n": 3}), "has no text in 'text' (data.text_field) among 'target', 'n'"),
+        ("a.jsonl", lines({"text": 1, "target": "one"}), "line 1 has no text in 'text' (data.text_field) among"),
+        ("a.jsonl", lines({"text": "one", "target": True}), "line 1 has no text in 'target' (data.target_field)"),
+        ("a.jsonl", lines({"text": "one", "target": 1.5}), "line 1 has no text in 'target' (data.target_field)"),
+        ("a.jsonl", lines(["text", "target"]), "line 1 has no text in 'text' (data.text_field) among no fields"),
+        ("a.tsv", b"text\tlabel\none\t1\n", "line 2 has no text in 'target' (data.target_field) among 'text', 'label'"),
+        (
+            "a.parquet",
+            table({"text": ["one"]}),
+            "has no column of text 'target' (data.target_field) among",
+        ),
+        (
+            "a.parquet",
+            table({"text": ["one"], "target": [1.5]}),
+            "no column of text 'target' (data.target_field) among",
+        ),
+        ("a.parquet", table({"text": [3], "target": ["one"]}), "has no column of text 'text' (data.text_field) among"),
+        (
+            "a.parquet",
+            table({"text": ["one"], "target": pyarrow.array([None], "int8")}),
+            "row 1 has no text in 'target'",
+        ),
+    ],
+)
+def test_what_is_no_pair_is_refused_by_file_and_line(tmp_path, name, data, words):
+    refused(write(tmp_path, {name: data}), name, words, unit="pair")

@@ -41,3 +41,45 @@ def test_the_command_shows_what_a_run_will_see(tmp_path):
         assert re.search(r"\d+ to train on, 9\d\.\d\d% filled", part)
         assert len(re.findall(rf"row \d of files:{tmp_path}/{name}.jsonl, records 1 to \d+:", said)) == samples
     assert "|'<|endoftext|>' → 'e'|" in said and "|' ' → '<|endoftext|>'|" in said
+
+
+def test_the_command_shows_pairs(tmp_path):
+    rows = (json.dumps({"in": f"{number} " * (number % 13 + 1), "out": number}) for number in range(200))
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    done = run(
+        f"--config.data.source=files:{tmp_path}/a.jsonl",
+        "--config.data.text_field=in",
+        "--config.data.target_field=out",
+        "--config.objective.name=seq2seq",
+        "--config.data.tokenizer=byte",
+        f"--config.data.store={tmp_path}/store",
+        "--config.train.steps=30",
+        "--tokens=3",
+    )
+    assert done.returncode == 0, done.stderr
+    records = [int(found) for found in re.findall(r"(\d+) records, 0\.\d\d MB, [\d,]+ tokens, 0\.\d\d by", done.stdout)]
+    assert len(records) == 2 and sum(records) == 200 and f"run          30 steps, {30 * 16} rows" in done.stdout
+    assert f"{30 * 16 / records[0]:.2f} epochs" in done.stdout
+    lengths = r"(input|target)\s+up to (\d+) tokens in half of the pairs, (\d+) in 99 of 100, (\d+) in all"
+    assert [found[0] for found in re.findall(lengths, done.stdout)] == ["input", "target"]
+    rows = re.findall(
+        r"row \d of files:\S+, a pair: .*\ninput, \d+ tokens: \|'\d'\|.*\ntarget, \d tokens: \|'\d", done.stdout
+    )
+    assert len(rows) == 2
+
+
+def test_the_command_shows_what_an_encoder_reads(tmp_path):
+    (tmp_path / "a.txt").write_text("abcdefgh" * 200)
+    done = run(
+        f"--config.data.source=files:{tmp_path}/a.txt",
+        "--config.data.tokenizer=byte",
+        f"--config.data.store={tmp_path}/store",
+        "--config.objective.name=span",
+        "--config.model.architecture=encoder_decoder",
+        "--rows=1",
+        "--tokens=99",
+    )
+    assert done.returncode == 0, done.stderr
+    read, _, written = done.stdout.partition("the encoder reads: ")[2].partition("\n")
+    assert "|'a'| |'b'|" in read and "|'<extra_id_0>'|" in read and "→" not in read
+    assert "|'<|endoftext|>' → '<extra_id_0>'|" in written

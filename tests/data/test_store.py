@@ -22,7 +22,7 @@ import os, sys, time
 from lm.config import defaults
 from lm.data import build
 from lm.data.store import open_store
-folder, pattern, go, *kinds = sys.argv[1:]
+folder, pattern, go, unit, *kinds = sys.argv[1:]
 last, _, count = go.partition(" at ")
 if count:
     build._CHUNK_CHARACTERS, build._SAY_SECONDS = 211, 0
@@ -39,7 +39,8 @@ while not (count or go == "" or os.path.exists(go)):
     time.sleep(0.001)
 for kind in kinds:
     section = defaults("data")
-    section.update(store=folder, source=pattern, tokenizer=kind, valid_fraction=0.1, sentinels=0)
+    section.update(store=folder, source=pattern, tokenizer=kind, valid_fraction=0.1, unit=unit)
+    section.update(mask_token="", sentinels=0)
     print("fingerprint", open_store(section, say).fingerprint)
 """
 
@@ -50,7 +51,8 @@ def texts(count, words=31, seed=7):
 
 
 def write_lines(folder, values):
-    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in values))
+    rows = ({"text": text, "target": f"{text[::-1]}✓"} for text in values)
+    (folder / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return f"files:{folder}/text.jsonl"
 
 
@@ -278,29 +280,30 @@ def test_a_build_that_fails_leaves_nothing_and_no_lock(section, source_of, tmp_p
     assert [path.name.partition("-")[0] for path in (tmp_path / "store").iterdir()] == ["tokenizer"]
 
 
-def opening(folder, source, go, *kinds, **environment):
+def opening(folder, source, go, *kinds, unit="text", **environment):
     """Start a process that opens stores once the file `go` exists, or dies by SIGKILL while it builds."""
     return subprocess.Popen(
-        [sys.executable, "-c", OPEN, str(folder), source, str(go), *kinds],
+        [sys.executable, "-c", OPEN, str(folder), source, str(go), unit, *kinds],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
+@pytest.mark.parametrize("unit", ["text", "pair"])
 @pytest.mark.parametrize("moment", ["tokenizer char at 1", "tokenising at 9", "tokenised at 1"])
-def test_a_builder_killed_on_the_way_is_followed_at_once_and_leaves_no_trace(section, tmp_path, moment):
+def test_a_builder_killed_on_the_way_is_followed_at_once_and_leaves_no_trace(section, tmp_path, moment, unit):
     source = write_lines(tmp_path, texts(53))
-    killed = opening(tmp_path / "store", source, moment, "char")
+    killed = opening(tmp_path / "store", source, moment, "char", unit=unit)
     said = killed.communicate()[0]
     assert killed.returncode == -signal.SIGKILL and "fingerprint" not in said
     left = [path.name.partition("-")[0] + path.suffix for path in (tmp_path / "store").iterdir()]
     assert sorted(left) in (["tokenizer.lock", "tokenizer.part"], ["tokenizer", "tokens.lock", "tokens.part"])
     begun = time.monotonic()
-    opened = store.open_store(section(source=source, tokenizer="char"))
+    opened = store.open_store(section(source=source, tokenizer="char", unit=unit))
     assert time.monotonic() - begun < 5
     store.verify(opened)
-    store.open_store(section(source=source, tokenizer="char", store=str(tmp_path / "undisturbed")))
+    store.open_store(section(source=source, tokenizer="char", unit=unit, store=str(tmp_path / "undisturbed")))
     assert contents(tmp_path / "store") == contents(tmp_path / "undisturbed")
     assert len(contents(tmp_path / "store")) == 3 + 5
 
@@ -327,3 +330,26 @@ def test_the_fingerprint_does_not_depend_on_hashing(tmp_path):
         assert process.returncode == 0
         found.append([line for line in said if line.startswith("fingerprint")])
     assert found[0] == found[1] and len(set(found[0])) == 3
+
+
+@pytest.mark.parametrize("kind", ["byte", "char", "bpe:311"])
+def test_of_pairs_inputs_and_targets_are_read_in_turn_and_learned_from(section, tmp_path, kind):
+    original = texts(131, words=11)
+    source = write_lines(tmp_path, original)
+    opened = store.open_store(section(unit="pair", source=source, tokenizer=kind))
+    found = {name: records_of(opened, name) for name in build.SPLITS}
+    both = [pair for name in build.SPLITS for pair in zip(found[name][::2], found[name][1::2], strict=True)]
+    assert sorted(both) == sorted((text, f"{text[::-1]}✓") for text in original)
+    assert 0 < len(found["valid"]) < 60
+    for name, split in (("train", opened.parts[0].train), ("valid", opened.parts[0].valid)):
+        assert split.input_bytes == sum(len(text.encode()) for text in found[name][::2])
+        assert split.bytes == sum(len(text.encode()) for text in found[name][1::2])
+    store.verify(opened)
+    alone = store.open_store(section(source=source, tokenizer=kind))
+    assert alone.parts[0].folder != opened.parts[0].folder and alone.fingerprint != opened.fingerprint
+    assert not any(text.endswith("✓") for name in build.SPLITS for text in records_of(alone, name))
+
+
+def test_pairs_that_leave_nothing_to_hold_out_are_refused(section, source_of):
+    with pytest.raises(Refusal, match=r"'files:memory' is too small: nothing is left for the (train|valid) split\.$"):
+        store.open_store(section(unit="pair", source=source_of([("a", "one", "eins")])))

@@ -51,6 +51,25 @@ class TwoTexts(PrimeText):
     SPLITS: ClassVar = {"train": TEXTS[:3]}
 
 
+class PairedText(PrimeText):
+    """Pairs, and the class of each by its name and by a number."""
+
+    def _info(self):
+        kinds = tensorflow_datasets.features
+        features = {
+            "text": kinds.Text(),
+            "answer": kinds.Text(),
+            "kind": kinds.ClassLabel(names=["even", "odd"]),
+            "number": kinds.Scalar(np.int32),
+            "share": kinds.Scalar(np.float32),
+        }
+        return tensorflow_datasets.core.DatasetInfo(builder=self, features=kinds.FeaturesDict(features))
+
+    def _generate_examples(self, texts):
+        for number, text in enumerate(texts):
+            yield number, {"text": text, "answer": text[::-1], "kind": number % 2, "number": number, "share": 0.5}
+
+
 class OddText(PrimeText):
     """Text that is not all UTF-8, and some empty."""
 
@@ -97,7 +116,7 @@ class BrokenText(PrimeText):
 def folder(tmp_path_factory):
     """Return a folder of prepared sets."""
     folder = tmp_path_factory.mktemp("prepared")
-    for name in ("prime_text", "two_texts", "two_texts/b", "odd_text", "nothing_but_test", "empty_text"):
+    for name in ("prime_text", "two_texts", "two_texts/b", "paired_text", "odd_text", "nothing_but_test", "empty_text"):
         if name == "nothing_but_test":
             tensorflow_datasets.builder(name, data_dir=folder, file_format="array_record").download_and_prepare()
         else:
@@ -109,8 +128,9 @@ def folder(tmp_path_factory):
 def opened(folder):
     """Return a function: name, and fields of the data section → the source of a prepared set."""
 
-    def make(name, field="text", root=folder):
-        return catalog.source(f"tfds:{name}", SimpleNamespace(folder=str(root), text_field=field, unit="text"))
+    def make(name, field="text", root=folder, target="target", unit="text"):
+        section = SimpleNamespace(folder=str(root), text_field=field, target_field=target, unit=unit)
+        return catalog.source(f"tfds:{name}", section)
 
     return make
 
@@ -128,6 +148,18 @@ def test_each_split_gives_its_texts_and_test_is_never_read(opened, folder):
     assert list(source.records()) == train  # again from the start
     assert source.size > sum(len(text.encode()) for text in TEXTS)
     assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("target", "of_number"),
+    [("answer", lambda n: TEXTS[n][::-1]), ("kind", lambda n: ("even", "odd")[n % 2]), ("number", str)],
+)
+def test_the_target_of_a_pair_is_a_text_the_name_of_a_class_or_a_number(opened, target, of_number):
+    source = opened("paired_text", target=target, unit="pair")
+    for read, count in ((source.records, len(TEXTS)), (source.valid, 7)):
+        expected = [(TEXTS[number], of_number(number)) for number in range(count)]
+        assert sorted((record.text, record.target) for record in read()) == sorted(expected)
+    assert source.key != opened("paired_text").key
 
 
 def test_a_set_without_a_split_for_validation_has_none(opened):
@@ -177,6 +209,17 @@ def test_the_key_changes_with_the_files_and_the_field(opened, folder, tmp_path):
 )
 def test_what_holds_no_text_is_refused(opened, name, field, words):
     sentence(lambda: list(opened(name, field).records()), words)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("label", "has no feature 'label' (data.target_field) among "),
+        ("share", "train record 1 has no text in 'share' (data.target_field) among 'answer', 'kind', "),
+    ],
+)
+def test_what_has_no_target_is_refused(opened, target, words):
+    sentence(lambda: list(opened("paired_text", target=target, unit="pair").records()), words)
 
 
 def sentence(call, *words):

@@ -8,6 +8,7 @@ import pytest
 
 from lm.families.catalog import FAMILIES
 from lm.generate.generator import generate
+from lm.model.transformer import Tokens
 from lm.refusal import Refusal
 from lm.text.learn import learn
 
@@ -160,6 +161,43 @@ def test_words_go_on_from_the_prompt_with_their_space(tiny, bundle, sampling):
         whole = "".join(part.removeprefix("##") if part.startswith("##") else f" {part}" for part in parts if part)
         assert completion.text == whole
     assert any(completion.text.startswith(" ") for completion in completions)
+
+
+@pytest.fixture(scope="module")
+def answering(byte_bundle):
+    return byte_bundle(
+        model__architecture="encoder_decoder", model__positions="relative", model__encoder_layers=3, model__tied=False
+    )
+
+
+def test_an_answer_is_the_full_models_choice(answering, sampling):
+    """Prompts of different lengths side by side; the decoder begins with the end of text, having no padding token."""
+    model, tokenizer = answering.model, answering.tokenizer
+    completions = generate(answering, [*PROMPTS, ""], sampling(max_new_tokens=99))
+    end = tokenizer.end
+    assert tokenizer.specials.start == end
+    run = jax.jit(lambda *rows, **tokens: model.apply({"params": answering.params}, *rows, **tokens))
+    for prompt, completion in zip([*PROMPTS, ""], completions, strict=True):
+        source = np.array([[*tokenizer.encode(prompt), end]])
+        encoder = Tokens(source, np.arange(source.shape[1])[None], np.ones_like(source))
+        said = np.array([[end, *completion.tokens[:-1]]])
+        assert said.shape[1] == 12  # as many as the context has room for behind the first
+        out = run(said, np.arange(12)[None], np.ones_like(said), encoder=encoder)
+        scores = jax.nn.log_softmax((out.hidden[0] @ out.unembed)[:, :257])
+        np.testing.assert_array_equal(completion.tokens, scores.argmax(-1))
+        np.testing.assert_allclose(completion.logprobs, scores.max(-1), atol=1e-4)
+        assert completion.text == tokenizer.decode(completion.tokens) and completion.finish_reason == "length"
+    assert len({tuple(completion.tokens) for completion in completions}) == 4
+
+
+def test_answers_differ_and_stop(answering, sampling):
+    drawn = generate(answering, ["Hi"], sampling(temperature=1.0, sequences=3, max_new_tokens=9))
+    assert len({tuple(completion.tokens) for completion in drawn}) == 3
+    assert [len(completion.tokens) for completion in drawn] == [9, 9, 9]
+    (full,) = generate(answering, ["x" * 12], sampling(max_new_tokens=1))
+    assert len(full.tokens) == 1
+    with pytest.raises(Refusal, match="has 13 tokens"):
+        generate(answering, ["x" * 13], sampling())
 
 
 def test_few_programs_are_compiled(byte_bundle, sampling):

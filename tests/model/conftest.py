@@ -6,12 +6,12 @@ import pytest
 
 @pytest.fixture(scope="session")
 def slow_attention():
-    """Return softmax(q · k / √C) · v in float64, one query at a time.
+    """Return softmax(q · k · scale) · v in float64, one query at a time; scale None: 1 / √C.
 
     With a soft cap, scores s are cap · tanh(s / cap); then bias `(B or 1, H, T, S)` is added.
     """
 
-    def attention(query_BTHC, key_BSKC, value_BSKC, allowed_BTS, bias_BHTS=None, soft_cap=None):
+    def attention(query_BTHC, key_BSKC, value_BSKC, allowed_BTS, bias_BHTS=None, soft_cap=None, scale=None):
         rows, length, heads, width = query_BTHC.shape
         group = heads // key_BSKC.shape[2]
         out = np.zeros(query_BTHC.shape)
@@ -23,7 +23,7 @@ def slow_attention():
                     for s in seen
                 ]
             )
-            scores = scores / width**0.5
+            scores = scores * (width**-0.5 if scale is None else scale)
             if soft_cap is not None:
                 scores = soft_cap * np.tanh(scores / soft_cap)
             if bias_BHTS is not None:

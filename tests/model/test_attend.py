@@ -41,18 +41,19 @@ def _table(distance_BTS):
 OPTIONS = {
     "bias": {"bias": _table},
     "soft cap": {"soft_cap": 0.8},
+    "scale": {"scale": 1.0},
     "window": {"window": 3},
-    "all": {"bias": _table, "soft_cap": 0.8, "window": 2},
+    "all": {"bias": _table, "soft_cap": 0.8, "scale": 0.7, "window": 2},
 }
 
 
-def _expected(slow_attention, inputs, places, allowed, bias=None, soft_cap=None, window=None):
+def _expected(slow_attention, inputs, places, allowed, bias=None, soft_cap=None, scale=None, window=None):
     """Return slow_attention's answer; `places` are those of queries `(B or 1, T)`, keys stand at 0, 1, 2, …"""
     distance = places[:, :, None] - np.arange(allowed.shape[2])[None, None]
     if window is not None:
         allowed = allowed & (distance < window)
     table = None if bias is None else bias(distance)
-    return slow_attention(*map(np.asarray, inputs), allowed, table, soft_cap)
+    return slow_attention(*map(np.asarray, inputs), allowed, table, soft_cap, scale)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -82,13 +83,14 @@ def test_large_scores_do_not_overflow():
 def test_gradient_is_the_plain_formulas(options):
     inputs = _draw(7, 7, 6, 2)
     cap, bias, window = options.get("soft_cap"), options.get("bias"), options.get("window")
+    scale = options.get("scale", 5**-0.5)
     distance = np.arange(7)[:, None] - np.arange(7)[None]
     allowed = ALLOWED if window is None else ALLOWED & (distance < window)[None]
     direction = jnp.asarray(np.random.default_rng(1).normal(size=(2, 7, 6, 5)), jnp.float32)
 
     def plain(query, key, value):
         key, value = jnp.repeat(key, 3, axis=2), jnp.repeat(value, 3, axis=2)
-        scores = jnp.einsum("bthc,bshc->bhts", query, key) / 5**0.5
+        scores = jnp.einsum("bthc,bshc->bhts", query, key) * scale
         scores = scores if cap is None else cap * jnp.tanh(scores / cap)
         scores = scores if bias is None else scores + bias(distance[None])
         scores = jnp.where(allowed[:, None], scores, -jnp.inf)

@@ -22,9 +22,10 @@ def _params(section, seed=0):
     heads = {"query": section.heads, "key": section.kv_heads, "value": section.kv_heads}
     params = {name: {"kernel": draw(width, count, head)} for name, count in heads.items()}
     params["out"] = {"kernel": draw(section.heads, head, width)}
-    if section.bias:
+    if section.attention_bias:
         for name, count in heads.items():
             params[name]["bias"] = draw(count, head)
+    if section.bias:
         params["out"]["bias"] = draw(width)
     if section.qk_norm:
         for name in ("query_norm", "key_norm"):
@@ -42,7 +43,7 @@ def _normalised(x, section, params):
     if section.norm == "layer":
         x = x - x.mean(-1, keepdims=True)
     x = x / np.sqrt((x**2).mean(-1, keepdims=True) + section.norm_epsilon)
-    return x * np.asarray(params["scale"]) + np.asarray(params.get("bias", 0.0))
+    return x * (section.unit_offset + np.asarray(params["scale"])) + np.asarray(params.get("bias", 0.0))
 
 
 CASES = {
@@ -60,6 +61,18 @@ CASES = {
         "model__qk_norm": True,
         "model__value_embeddings": 1,
     },
+    "biases of queries, keys and values alone, part of a head turned": {
+        "model__family": "qwen2",
+        "model__rotary_base": 10000.0,
+        "model__rotary_share": 0.5,
+    },
+    "a scale of scores, a scale of norms from 1 on": {
+        "model__family": "llama",
+        "model__qk_norm": True,
+        "model__unit_offset": True,
+        "model__attention_scale": 0.9,
+    },
+    "biases of the branch's output alone": {"model__family": "gpt2", "model__attention_bias": False},
 }
 
 
@@ -89,11 +102,14 @@ def test_written_out(tiny, slow_attention, case):
     if extra is not None:
         value = value + np.asarray(params["value_scale"])[:, None] * extra
     if section.positions == "rotary":
-        query, key = (np.asarray(rotate(jnp.asarray(x), POSITIONS, section.rotary_base)) for x in (query, key))
+        half = int(8 * section.rotary_share) // 2
+        rates = 10000.0 ** (-np.arange(half) / half)
+        query, key = (np.asarray(rotate(jnp.asarray(x), POSITIONS, rates)) for x in (query, key))
     allowed = np.tril(SEGMENTS[:, :, None] == SEGMENTS[:, None, :])
     distance = np.arange(5)[:, None] - np.arange(5)[None]
     table = None if bias is None else bias(distance[None])
-    mixed = slow_attention(query, key, value, allowed, table, section.attention_soft_cap or None)
+    cap, scale = section.attention_soft_cap or None, case.get("model__attention_scale")
+    mixed = slow_attention(query, key, value, allowed, table, cap, scale)
     expected = np.einsum("bthc,hcd->btd", mixed, params["out"]["kernel"]) + np.asarray(
         params["out"].get("bias", np.zeros(1))
     )

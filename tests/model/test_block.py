@@ -36,7 +36,17 @@ def _parallel(x, attention, feedforward, norm):
     return x + attention(norm("norm", x)) + feedforward(norm("norm", x))
 
 
-FORMULAS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel}
+def _parallel_norms(x, attention, feedforward, norm):
+    return x + attention(norm("attention_norm", x)) + feedforward(norm("feedforward_norm", x))
+
+
+FORMULAS = {
+    "pre": _pre,
+    "post": _post,
+    "sandwich": _sandwich,
+    "parallel": _parallel,
+    "parallel_norms": _parallel_norms,
+}
 
 
 def test_wirings_are_the_schemas():
@@ -64,8 +74,8 @@ def test_wiring(tiny, random_params, wiring, options):
     mask = masks.packed(np.ones((2, 7), int))
     context = Context(positions, mask, None, embedded, tables if section.value_embeddings else None, False, 3)
     block = Block(section, einsum, lambda array, name: array)
-    out, cache = jax.jit(lambda params: block.apply({"params": params}, x, None, 2, 3, context))(params)
-    assert cache is None
+    out, *others = jax.jit(lambda params: block.apply({"params": params}, x, None, 2, 3, context))(params)
+    assert others == [None, None]
 
     used = set()
 
@@ -182,7 +192,7 @@ def test_keys_differ(counting, case):
     assert is_random.any() and ((one != other).any(axis=(1, 2, 3)) == is_random).all()
 
 
-@pytest.mark.parametrize("wiring", ["pre", "sandwich", "parallel"])
+@pytest.mark.parametrize("wiring", ["pre", "sandwich", "parallel", "parallel_norms"])
 def test_what_stochastic_depth_keeps_is_scaled_behind_every_norm(tiny, random_params, wiring):
     """Rows alike, a feed-forward of zeros: attention adds nothing, or 1 / keep times what it adds in evaluation."""
     section = tiny(model__family="llama", model__wiring=wiring, model__layers=1, model__stochastic_depth=0.75).model
@@ -197,7 +207,7 @@ def test_what_stochastic_depth_keeps_is_scaled_behind_every_norm(tiny, random_pa
     def added(train):
         context = Context(places, masks.packed(jnp.ones_like(places)), None, hidden, None, train, section.layers)
         block = Block(section, einsum, lambda array, name: array)
-        out, _ = block.apply({"params": layer}, hidden, None, 0, 0, context, rngs={"dropout": jax.random.key(1)})
+        out, *_ = block.apply({"params": layer}, hidden, None, 0, 0, context, rngs={"dropout": jax.random.key(1)})
         return np.asarray(out - hidden)
 
     whole, training = added(False)[0], added(True)

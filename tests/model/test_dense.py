@@ -10,25 +10,28 @@ from lm.model.dense import Dense, together
 
 class _Pair(nn.Module):
     config: object
+    has_bias: bool | None
 
     @nn.compact
     def __call__(self, x, is_together):
-        layers = Dense(self.config, (24,), (4, 6), name="a"), Dense(self.config, (24,), (2, 6), name="b")
+        layer = lambda heads, name: Dense(self.config, (24,), (heads, 6), has_bias=self.has_bias, name=name)
+        layers = layer(4, "a"), layer(2, "b")
         return together(x, *layers) if is_together else [layer(x) for layer in layers]
 
 
-@pytest.mark.parametrize("has_bias", [True, False])
-def test_together_is_separate(tiny, has_bias):
-    section = tiny(model__bias=has_bias).model
+@pytest.mark.parametrize(("bias", "has_bias"), [(True, None), (False, None), (False, True), (True, False)])
+def test_together_is_separate(tiny, bias, has_bias):
+    """With what config.bias says, and what a layer says itself."""
+    section = tiny(model__bias=bias).model
     x = np.random.default_rng(0).normal(size=(2, 5, 24)).astype(np.float32)
-    params = _Pair(section).init(jax.random.key(0), x, True)["params"]
+    pair = _Pair(section, has_bias)
+    params = pair.init(jax.random.key(0), x, True)["params"]
+    assert ("bias" in params["a"]) == (bias if has_bias is None else has_bias)
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     for kind in (True, False):
-        for name, out in zip(
-            "ab", jax.jit(_Pair(section).apply, static_argnums=2)({"params": params}, x, kind), strict=True
-        ):
-            bias = np.asarray(params[name]["bias"])[None, None] if has_bias else 0
-            expected = np.einsum("btd,dhc->bthc", x, params[name]["kernel"]) + bias
+        for name, out in zip("ab", jax.jit(pair.apply, static_argnums=2)({"params": params}, x, kind), strict=True):
+            added = np.asarray(params[name].get("bias", np.zeros((1, 1))))[None, None]
+            expected = np.einsum("btd,dhc->bthc", x, params[name]["kernel"]) + added
             np.testing.assert_allclose(out, expected, atol=1e-5)
 
 

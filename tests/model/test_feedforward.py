@@ -12,6 +12,7 @@ FORMULAS = {
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "silu": lambda x: x / (1 + math.exp(-x)),
+    "relu": lambda x: x if x > 0 else 0.0,
     "relu_squared": lambda x: x**2 if x > 0 else 0.0,
 }
 

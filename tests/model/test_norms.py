@@ -1,5 +1,6 @@
 """Norms against their formulas."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,18 +20,30 @@ FORMULAS = {"layer": _layer, "rms": _rms}
 
 
 @pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("has_offset", [True, False])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_formula(tiny, name, has_bias):
-    section = tiny(model__norm=name, model__bias=has_bias, model__norm_epsilon=0.3).model
+def test_formula(tiny, name, has_bias, has_offset):
+    options = {"model__norm": name, "model__bias": has_bias, "model__unit_offset": has_offset}
+    section = tiny(**options, model__norm_epsilon=0.3).model
     generator = np.random.default_rng(0)
     x = generator.normal(2, 3, size=(2, 5, 24))
     params = {"scale": generator.normal(1, 0.5, size=24)}
     if name == "layer" and has_bias:
         params["bias"] = generator.normal(size=24)
-    expected = FORMULAS[name](x, params["scale"], params.get("bias", 0), 0.3)
+    expected = FORMULAS[name](x, params["scale"] + has_offset, params.get("bias", 0), 0.3)
     params = {key: jnp.asarray(value, jnp.float32) for key, value in params.items()}
     out = NORMS[name](section).apply({"params": params}, x.astype(np.float32))
     np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("has_offset", [True, False])
+def test_scales_by_one_at_first(tiny, name, has_offset):
+    section = tiny(model__norm=name, model__unit_offset=has_offset).model
+    x = np.random.default_rng(0).normal(size=(2, 5, 24)).astype(np.float32)
+    out, variables = NORMS[name](section).init_with_output(jax.random.key(0), x)
+    np.testing.assert_allclose(out, FORMULAS[name](x, 1, 0, 1e-5), atol=1e-5)
+    np.testing.assert_array_equal(variables["params"]["scale"], 0.0 if has_offset else 1.0)
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -9,9 +9,10 @@ import pytest
 
 from lm.config import schema
 from lm.model import masks
-from lm.model.positions import ADDED, BIASES, TURNED, Alibi, Learned, Relative, Sinusoidal, bucket, rotate
+from lm.model.positions import ADDED, BIASES, TURNED, Alibi, Learned, Relative, Sinusoidal, bucket, rotary_rates, rotate
 from lm.model.transformer import Transformer
 
+RATES = 50.0 ** (-np.arange(3) / 3)
 POSITIONS = np.array([[0, 1, 2, 3, 11], [5, 0, 1, 12, 7]])
 
 
@@ -36,32 +37,101 @@ def test_sinusoidal_is_sine_and_cosine_in_turn(tiny, width):
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
-def test_rotary_is_a_product_of_complex_numbers():
-    x = np.random.default_rng(0).normal(size=(2, 5, 3, 6))
-    frequencies = 100.0 ** (-2 * np.arange(3) / 6)
-    turns = np.exp(1j * POSITIONS[:, :, None, None] * frequencies)
-    turned = (x[..., :3] + 1j * x[..., 3:]) * turns
-    out = rotate(jnp.asarray(x, jnp.float32), POSITIONS, 100.0)
-    np.testing.assert_allclose(out, np.concatenate([turned.real, turned.imag], axis=-1), atol=1e-5)
+@pytest.mark.parametrize("width", [6, 11])
+def test_rotary_is_a_product_of_complex_numbers(width):
+    """Of the first three numbers and the next three; what is behind them stays."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 3, width))
+    turned = (x[..., :3] + 1j * x[..., 3:6]) * np.exp(1j * POSITIONS[:, :, None, None] * RATES)
+    out = rotate(jnp.asarray(x, jnp.float32), POSITIONS, RATES)
+    np.testing.assert_allclose(out, np.concatenate([turned.real, turned.imag, x[..., 6:]], axis=-1), atol=1e-5)
 
 
 def test_rotary_scores_depend_on_distance_alone():
     query, key = np.random.default_rng(1).normal(size=(2, 1, 5, 3, 6)).astype(np.float32)
     places = np.arange(5)[None]
     scores = lambda shift: np.einsum(
-        "bthc,bshc->bhts", rotate(query, places + shift, 50.0), rotate(key, places + shift, 50.0)
+        "bthc,bshc->bhts", rotate(query, places + shift, RATES), rotate(key, places + shift, RATES)
     )
     np.testing.assert_allclose(scores(0), scores(17), atol=1e-5)
-    moved = np.einsum("bthc,bshc->bhts", rotate(query, places + 17, 50.0), rotate(key, places, 50.0))
+    moved = np.einsum("bthc,bshc->bhts", rotate(query, places + 17, RATES), rotate(key, places, RATES))
     assert np.abs(moved - scores(0)).max() > 0.1
 
 
 def test_rotary_keeps_dtype_and_computes_in_float32():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 1, 8)), jnp.bfloat16)
     far = np.array([[1000, 1001]])
-    out = rotate(x, far, 10000.0)
+    rates = 10000.0 ** (-np.arange(4) / 4)
+    out = rotate(x, far, rates)
     assert out.dtype == jnp.bfloat16
-    np.testing.assert_allclose(out, rotate(x.astype(jnp.float32), far, 10000.0), atol=0.02)
+    np.testing.assert_allclose(out, rotate(x.astype(jnp.float32), far, rates), atol=0.02)
+
+
+# Of a head of 14 or 32 numbers with base, factor, low, high, original context, printed by transformers 5.23.0,
+# modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama3"]; the second has Llama 3.2's numbers.
+LLAMA3 = {
+    (14, 500.0, 8.0, 2.0, 5.0, 97): "1 0.4115597 0.05155124 0.008713819 0.003586257 0.001475959 0.0006074453",
+    (32, 500000.0, 32.0, 1.0, 4.0, 8192): (
+        "1 0.4403666 0.1939228 0.0853971 0.03760603 0.01656044 0.007292665 0.003211446 0.0004295567 1.946164e-05 "
+        "8.570256e-06 3.774054e-06 1.661967e-06 7.318749e-07 3.222933e-07 1.419272e-07"
+    ),
+}
+
+
+@pytest.mark.parametrize(("numbers", "expected"), LLAMA3.items())
+def test_llama3_rates_are_the_published(tiny, numbers, expected):
+    width, base, factor, low, high, context = numbers
+    section = tiny(
+        model__positions="rotary",
+        model__head_width=width,
+        model__rotary_base=base,
+        model__rotary_scaling="llama3",
+        model__rotary_factor=factor,
+        model__rotary_low=low,
+        model__rotary_high=high,
+        model__rotary_original_context=context,
+    ).model
+    np.testing.assert_allclose(rotary_rates(section, False), [float(word) for word in expected.split()], rtol=1e-6)
+
+
+@pytest.mark.parametrize("is_windowed", [False, True])
+@pytest.mark.parametrize("window_base", [0.0, 50.0])
+@pytest.mark.parametrize(("share", "turned"), [(1.0, 12), (0.7, 8), (0.5, 6)])
+def test_rates_of_a_share_a_factor_and_windowed_layers(tiny, is_windowed, window_base, share, turned):
+    """base^(−2i/C), C the numbers that are turned; squeezed but where a windowed layer's base is its own."""
+    section = tiny(
+        model__positions="rotary",
+        model__head_width=12,
+        model__rotary_base=700.0,
+        model__rotary_share=share,
+        model__rotary_scaling="linear",
+        model__rotary_factor=3.0,
+        model__rotary_window_base=window_base,
+    ).model
+    base, factor = (50.0, 1.0) if is_windowed and window_base else (700.0, 3.0)
+    expected = [1 / (factor * base ** (i / turned)) for i in range(0, turned, 2)]
+    np.testing.assert_allclose(rotary_rates(section, is_windowed), expected, rtol=1e-12)
+
+
+def test_layers_turn_by_the_base_of_their_kind(tiny, random_params):
+    """Two layers, the first with a window that hides nothing: as one base for both, but in the first layer."""
+    hidden = {}
+    for name, options in {
+        "both": {"model__rotary_base": 300.0, "model__rotary_window_base": 20.0},
+        "only windowed": {"model__rotary_base": 20.0},
+        "only other": {"model__rotary_base": 300.0},
+    }.items():
+        section = tiny(model__positions="rotary", model__layers=2, model__windows=(13, 0), **options).model
+        model = Transformer(section)
+        ids = np.random.default_rng(0).integers(0, 61, (1, 13))
+        run = lambda params, model=model, ids=ids: model.apply({"params": params}, ids, np.arange(13)[None], ids * 0)
+        for layer in range(2):
+            params = random_params(model)
+            attention = params["decoder"]["block"]["attention"]
+            attention["out"] = jax.tree.map(lambda leaf, layer=layer: leaf.at[layer].set(0), attention["out"])
+            hidden[name, 1 - layer] = np.asarray(jax.jit(run)(params).hidden)
+    np.testing.assert_allclose(hidden["both", 0], hidden["only windowed", 0], atol=1e-5)
+    np.testing.assert_allclose(hidden["both", 1], hidden["only other", 1], atol=1e-5)
+    assert np.abs(hidden["only windowed", 0] - hidden["only other", 0]).max() > 0.05
 
 
 # 8 heads: Press et al. 2022, §3. 12 heads: 8 heads' and every other one of 16 heads', 1/√2, 1/(2√2), …, as in the
@@ -81,7 +151,7 @@ def test_alibi_falls_by_published_slopes(tiny, heads):
     out = Alibi(section).apply({})(distance)
     expected = np.zeros((2, heads, 5, 13))
     for row, head, t, s in np.ndindex(*expected.shape):
-        expected[row, head, t, s] = -SLOPES[heads][head] * (POSITIONS[row, t] - s)
+        expected[row, head, t, s] = -SLOPES[heads][head] * abs(POSITIONS[row, t] - s)
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
@@ -105,6 +175,21 @@ def test_buckets_are_t5s(buckets, farthest):
     np.testing.assert_array_equal(bucket(jnp.arange(-3, 1), buckets, farthest), 0)
 
 
+# Of distances -12 … 12 and -8 … 8 to keys before, likewise printed, with bidirectional=True.
+BOTH_WAYS = {
+    (8, 20): "7 7 7 7 7 7 6 6 6 6 6 5 0 1 2 2 2 2 2 3 3 3 3 3 3",
+    (7, 11): "5 5 5 5 5 4 4 4 0 1 1 1 2 2 2 2 2",
+    (32, 128): "24 24 24 24 23 22 21 20 19 18 17 0 1 2 3 4 5 6 7 8 8 8 8",
+}
+
+
+@pytest.mark.parametrize(("buckets", "farthest"), BOTH_WAYS)
+def test_buckets_of_keys_on_both_sides_are_t5s(buckets, farthest):
+    expected = [int(word) for word in BOTH_WAYS[buckets, farthest].split()]
+    distance = jnp.arange(len(expected)) - len(expected) // 2
+    np.testing.assert_array_equal(bucket(distance, buckets, farthest, is_causal=False), expected)
+
+
 def _bucket_in_whole_numbers(distance, buckets, farthest):
     """Return exact + ⌊(buckets − exact) · log(distance / exact) / log(farthest / exact)⌋ without a logarithm."""
     exact = buckets // 2
@@ -122,14 +207,26 @@ def test_buckets_are_exact_where_a_power_is_reached(buckets, farthest):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_relative_looks_up_head_and_bucket(tiny):
+def test_an_offset_leaves_rows_unread(tiny):
+    section = tiny(model__position_offset=2).model
+    table = np.random.default_rng(0).normal(size=(15, 24)).astype(np.float32)
+    out = Learned(section).apply({"params": {"embedding": jnp.asarray(table)}}, POSITIONS)
+    np.testing.assert_array_equal(out, table[POSITIONS + 2])
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_relative_looks_up_head_and_bucket(tiny, is_causal):
     section = tiny(model__relative_buckets=7, model__relative_distance=11).model
     table = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     distance = np.asarray(masks.distance(masks.cached(POSITIONS, 13)))
-    out = Relative(section).apply({"params": {"embedding": jnp.asarray(table)}})(distance)
+    out = Relative(section, is_causal).apply({"params": {"embedding": jnp.asarray(table)}})(distance)
     expected = np.zeros((2, 4, 5, 13), np.float32)
     for row, head, t, s in np.ndindex(*expected.shape):
-        expected[row, head, t, s] = table[_bucket_in_whole_numbers(max(POSITIONS[row, t] - s, 0), 7, 11), head]
+        before = POSITIONS[row, t] - s
+        index = _bucket_in_whole_numbers(max(before, 0), 7, 11)
+        if not is_causal:
+            index = 3 * (before < 0) + _bucket_in_whole_numbers(abs(before), 3, 11)
+        expected[row, head, t, s] = table[index, head]
     np.testing.assert_array_equal(out, expected)
 
 

@@ -77,7 +77,7 @@ def looped(tiny, random_params):
         context = Context(POSITIONS, masks.packed(SEGMENTS), None, hidden, None, False, 5)
         for layer, window in enumerate((2, 0, 2, 0, 2)):
             own = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["decoder"]["block"])
-            hidden, _ = block.apply({"params": own}, hidden, None, layer, window, context)
+            hidden, *_ = block.apply({"params": own}, hidden, None, layer, window, context)
         hidden = NORMS[section.norm](section).apply({"params": params["decoder"]["norm"]}, hidden)
         return jnp.sum(hidden * DIRECTION)
 

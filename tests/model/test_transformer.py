@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from lm import trees
-from lm.config import defaults, schema
-from lm.families.catalog import FAMILIES, switches
+from lm.config import schema
 from lm.model import cache as caches
-from lm.model.transformer import TokenValues, Transformer
+from lm.model.transformer import Embed, TokenValues, Transformer
 
-# Families, and combinations in which every option of the decoder is at work that a token's past can see.
-VARIANTS = {name: {"family": name} for name in FAMILIES} | {
+# Combinations in which every option of the decoder is at work that a token's past can see.
+VARIANTS = {
+    "gpt2": {"family": "gpt2"},
+    "llama": {"family": "llama"},
+    "gemma3": {"family": "gemma3", "windows": (4, 0), "rotary_scaling": "linear", "rotary_factor": 3.0},
     "alibi, parallel": {
         "positions": "alibi",
         "wiring": "parallel",
@@ -44,6 +46,20 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
         "gated": True,
         "tied": False,
     },
+    "part of a head turned, parallel with two norms": {
+        "positions": "rotary",
+        "rotary_share": 0.7,
+        "rotary_scaling": "llama3",
+        "rotary_factor": 4.0,
+        "rotary_original_context": 9,
+        "windows": (0, 4),
+        "wiring": "parallel_norms",
+        "activation": "relu",
+        "attention_scale": 1.0,
+        "attention_bias": False,
+        "unit_offset": True,
+        "scaled_embedding": True,
+    },
 }
 
 
@@ -70,14 +86,25 @@ def _rows(rows, length, seed=0):
     return ids, np.broadcast_to(np.arange(length, dtype=np.int32), ids.shape)
 
 
-def test_variants_have_every_choice():
+def test_variants_have_every_choice(tiny):
     """Of every field that chooses how the forward pass computes, and every other option of it but its own value."""
-    sections = [
-        defaults("model").to_dict() | switches(variant.get("family", "gpt2")) | variant for variant in VARIANTS.values()
-    ]
-    for name in ("family", "norm", "wiring", "positions", "activation"):
+    as_fields = lambda variant: {f"model__{name}": value for name, value in variant.items()}
+    sections = [tiny(**as_fields(variant)).model for variant in VARIANTS.values()]
+    for name in ("norm", "wiring", "positions", "activation", "rotary_scaling"):
         assert {section[name] for section in sections} == set(schema.FIELDS[f"model.{name}"].rule.choices), name
-    for name in ("qk_norm", "gated", "bias", "tied", "residual_scalars", "value_embeddings", "attention_soft_cap"):
+    for name in (
+        "qk_norm",
+        "gated",
+        "bias",
+        "attention_bias",
+        "tied",
+        "unit_offset",
+        "scaled_embedding",
+        "rotary_window_base",
+        "residual_scalars",
+        "value_embeddings",
+        "attention_soft_cap",
+    ):
         assert {bool(section[name]) for section in sections} == {True, False}, name
 
 
@@ -94,7 +121,11 @@ def test_a_token_depends_on_what_it_sees(case):
         tree = {"params": params | {"embed": {"embedding": embedding}}}
         return model.apply(tree, ids, positions, segments).hidden[0] @ direction
 
-    by_token = jax.jit(jax.jacrev(outcome))(params["embed"]["embedding"])[:, ids[0]]
+    @jax.jit
+    def jacobian(embedding):  # row by row, since products of experts have no vmap of their gradient
+        return jax.lax.map(lambda unit: jax.vjp(outcome, embedding)[1](unit)[0], jnp.eye(13))
+
+    by_token = jacobian(params["embed"]["embedding"])[:, ids[0]]
     depends = np.abs(by_token).max(axis=-1) > 0
     windows = 3 * model.config.windows
     reach = sum(window - 1 for window in windows[:3]) if windows and all(windows) else 13
@@ -171,6 +202,19 @@ def test_layers_take_value_tables_in_turn(tiny, random_params):
     np.testing.assert_array_equal([by_table(layer) for layer in range(3)], [[1, 0], [0, 1], [1, 0]])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_embedding_is_scaled_by_the_root_of_the_width_in_dtype(tiny, dtype):
+    section = tiny(model__scaled_embedding=True, model__dtype=dtype).model
+    table = np.random.default_rng(0).normal(size=(64, 24)).astype(np.float32)
+    ids = np.random.default_rng(1).integers(0, 61, (2, 5))
+    embed = Embed(section, lambda array, name: array)
+    params = {"params": {"embedding": jnp.asarray(table)}}
+    rounded = lambda x: np.asarray(jnp.asarray(x, dtype), np.float64)
+    expected = rounded(rounded(table)[ids] * rounded(24**0.5))
+    np.testing.assert_allclose(np.asarray(embed.apply(params, ids), np.float64), expected, rtol=1e-6)
+    np.testing.assert_array_equal(embed.apply(params, method="table"), jnp.asarray(table, dtype))
+
+
 def test_tied_head_is_the_embedding(tiny, random_params):
     for is_tied in (True, False):
         model = Transformer(tiny(model__tied=is_tied).model)
@@ -191,8 +235,14 @@ def test_dtypes(tiny, random_params, equations, variant, dtype):
     apply = lambda params: model.apply({"params": params}, *_rows(2, 5), np.ones((2, 5), int))
     out = jax.eval_shape(apply, params)
     assert out.hidden.dtype == out.unembed.dtype == dtype
-    products = [equation for equation, _ in equations(apply, params) if equation.primitive.name == "dot_general"]
-    assert products and {str(operand.aval.dtype) for product in products for operand in product.invars} == {dtype}
+    is_product = lambda equation: equation.primitive.name in ("dot_general", "ragged_dot_general")
+    is_router = lambda equation: equation.params["precision"] is not None  # float32 whatever the dtype
+    products = [equation for equation, _ in equations(apply, params) if is_product(equation)]
+    operands = [operand for product in products if not is_router(product) for operand in product.invars[:2]]
+    assert operands and {str(operand.aval.dtype) for operand in operands} == {dtype}
+    routers = [operand for product in products if is_router(product) for operand in product.invars]
+    assert bool(routers) == (model.config.experts > 0)
+    assert {str(operand.aval.dtype) for operand in routers} <= {"float32"}
 
 
 def test_bfloat16_gradients_are_close_to_float32(tiny, random_params):

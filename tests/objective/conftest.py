@@ -8,7 +8,8 @@ import pytest
 def random_window():
     """Return a function: number of tokens, seed → a Window of records of ids 1 to 39, each opened by 0.
 
-    As packing makes it; what is not full ends with padding. A record cut by the window's beginning has no 0, and what is not scored stands first.
+    As packing makes it: a record cut by the window's beginning has no 0, and the window's first token is not scored.
+    What is not full ends with padding.
     """
     from lm.data.windows import Window
 

@@ -49,7 +49,7 @@ def test_loss_of_an_even_guess_is_the_log_of_the_vocabulary():
         seen.append((params, key))
         return Output(jax.numpy.ones((2, 5, 3)), jax.numpy.zeros((3, 13)), None)
 
-    total, weight, (nats, weights, _) = GOAL.loss(forward, "params", batch, "key")
+    total, weight, (nats, weights, *_) = GOAL.loss(forward, "params", batch, "key")
     assert weight == 8 and seen == [("params", "key")]
     np.testing.assert_allclose(total / weight, np.log(11), rtol=1e-6)
     np.testing.assert_allclose(nats, np.log(11) * np.array([3, 5]), rtol=1e-6)

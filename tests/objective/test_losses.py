@@ -80,7 +80,7 @@ def test_value_and_gradient(case, chunk, options, has_bias):
 @pytest.mark.parametrize("options", [{}, OPTIONS[-1]])
 def test_rows_are_the_bare_loss_of_each(case, options):
     logits, extras = losses.Logits(VOCABULARY, soft_cap=2.0), losses.Extras(options.get("smoothing", 0), 0.1)
-    _, _, (nats, weights, _) = losses.cross_entropy(*case, logits, 7, extras)
+    _, _, (nats, weights, *_) = losses.cross_entropy(*case, logits, 7, extras)
     rows = [_naive(case[0][[b]], case[1], case[2][[b]], case[3][[b]], cap=2.0) for b in range(ROWS)]
     np.testing.assert_allclose(nats, rows, rtol=1e-5)
     np.testing.assert_array_equal(weights, case[3].sum(axis=1))
@@ -154,7 +154,7 @@ def test_sums_are_exact_whatever_the_logits(case):
         jnp.tile(part, (40, 1, 1)[: part.ndim]) if part.shape[0] == ROWS else part for part in case
     )
     weights = jnp.ones(targets.shape)
-    total, weight, (nats, counts, _) = losses.cross_entropy(
+    total, weight, (nats, counts, *_) = losses.cross_entropy(
         hidden, unembed, targets, weights, losses.Logits(VOCABULARY, "bfloat16"), 7
     )
     assert weight == targets.size == 1200 and counts.sum() == 1200

@@ -10,6 +10,7 @@ from lm import trees
 from lm.batch import Batch
 from lm.families.catalog import FAMILIES
 from lm.objective.base import Objective
+from lm.objective.losses import Rows
 from lm.optim import build
 from lm.parallel import compile as compiling
 from lm.parallel import rules
@@ -82,7 +83,7 @@ def _bowl(forward, params, batch, key):
     pulls = sum(
         jnp.sum(batch.weights[:, i].mean() * jnp.sin(leaf + i)) for i, leaf in enumerate(jax.tree.leaves(params))
     )
-    return pulls * len(batch.weights), batch.weights[:, -1].sum(), (batch.weights[:, 0], batch.weights[:, 1])
+    return pulls * len(batch.weights), batch.weights[:, -1].sum(), Rows(batch.weights[:, 0], batch.weights[:, 1])
 
 
 @pytest.mark.parametrize("name", ["adafactor", "lamb", "muon", "schedule_free"])

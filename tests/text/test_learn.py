@@ -243,6 +243,7 @@ def test_only_what_learns_from_text_reads_it():
         "byte",
         "file",
         "sentencepiece",
+        "place",
     }
     learn.learn(section("byte"), forbidden())
 

@@ -23,6 +23,18 @@ CASES = {
     "embedded": {"data.source": "embedded", "data.tokenizer": "byte"},
     "embedded:prose": {"data.source": "embedded:prose", "data.tokenizer": "byte"},
     "embedded:code": {"data.source": "embedded:code", "data.tokenizer": "byte", "data.packing": "first_fit"},
+    "embedded:summaries": {
+        "data.source": "embedded:summaries",
+        "data.tokenizer": "byte",
+        "data.valid_fraction": 0.2,
+        "objective.name": "seq2seq",
+    },
+    "embedded:kinds": {
+        "data.source": "embedded:kinds",
+        "data.tokenizer": "bpe:300",
+        "data.valid_fraction": 0.2,
+        "objective.name": "seq2seq",
+    },
     "files:GLOB .txt, char": {"data.source": "files:FOLDER/*.txt", "data.tokenizer": "char"},
     "files:GLOB .jsonl.gz, bpe": {"data.source": "files:FOLDER/*.jsonl.gz", "data.tokenizer": "bpe:300"},
     "files:GLOB .parquet, unigram": {
@@ -126,11 +138,11 @@ def test_the_loss_falls(folder, trained, tiny, tmp_path, monkeypatch, case):
     library = sysconfig.get_path("stdlib")
     monkeypatch.setattr(sysconfig, "get_path", lambda name: f"{library}/asyncio")  # a part of it is enough here
     place = lambda value: value.replace("FOLDER", str(folder)) if isinstance(value, str) else tuple(map(place, value))
-    given = {name: value if isinstance(value, bool) else place(value) for name, value in CASES[case].items()}
+    given = {name: place(value) if isinstance(value, str | tuple) else value for name, value in CASES[case].items()}
     config = _sized(tiny, **given | {"data.store": str(tmp_path)})
     opened = store.open_store(config.data)
     assert opened.tokenizer.size <= config.model.vocabulary
-    goal = objective(config.objective, setting_of(config.model, opened.tokenizer.specials))
+    goal = objective(config.objective, setting_of(config.model, opened.tokenizer))
     plans = windows.planned(opened.parts, "train", config.data, goal.length(config.model.context))
     rows = batches.train_rows(opened.parts, plans, goal.shape, config.seed)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -9,6 +9,7 @@ import pytest
 from lm.batch import Batch
 from lm.config import defaults
 from lm.objective.base import Objective
+from lm.objective.losses import Rows
 from lm.train import measures
 from lm.train import state as states
 from lm.train.step import make_step
@@ -27,7 +28,7 @@ def _step(**fields):
         return (
             jnp.sum(gradients * weights[:, None] * params["w"][None]) + params["b"]["c"] ** 2,
             weights.sum(),
-            (weights, weights),
+            Rows(weights, weights),
         )
 
     optimizer = optax.sgd(0.5)

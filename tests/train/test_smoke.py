@@ -17,6 +17,8 @@ CASES = {
     },
     "llama, bfloat16": {
         "model.family": "llama",
+        "model.rotary_scaling": "llama3",
+        "model.rotary_factor": 2.0,
         "model.init": "small",
         "model.dtype": "bfloat16",
         "model.parameter_dtype": "bfloat16",
@@ -25,6 +27,7 @@ CASES = {
         "model.logits_dtype": "bfloat16",
     },
     "alibi, parallel": {
+        "model.family": "mistral",
         "model.positions": "alibi",
         "model.wiring": "parallel",
         "model.activation": "relu_squared",
@@ -34,6 +37,7 @@ CASES = {
         "model.zero_init": True,
     },
     "relative, sandwich": {
+        "model.family": "qwen3",
         "model.positions": "relative",
         "model.relative_buckets": 6,
         "model.relative_distance": 9,
@@ -42,6 +46,7 @@ CASES = {
         "model.windows": (3, 0),
     },
     "sinusoidal, post": {
+        "model.family": "qwen2",
         "model.positions": "sinusoidal",
         "model.wiring": "post",
         "model.activation": "gelu",
@@ -50,11 +55,19 @@ CASES = {
         "model.remat": "dots",
     },
     "none": {
+        "model.family": "gpt_neox",
         "model.positions": "none",
         "model.value_embeddings": 2,
         "model.residual_scalars": True,
         "model.unroll": 2,
         "model.remat": "full",
+    },
+    "gemma2": {"model.family": "gemma2", "model.windows": (5, 0), "model.activation": "relu"},
+    "gemma3": {
+        "model.family": "gemma3",
+        "model.windows": (5, 0),
+        "model.rotary_scaling": "linear",
+        "model.rotary_factor": 2.0,
     },
 }
 

@@ -12,6 +12,7 @@ from lm import trees
 from lm.batch import Batch
 from lm.config import defaults
 from lm.objective.base import Objective
+from lm.objective.losses import Rows
 from lm.optim.optimizers import OPTIMIZERS
 from lm.train import state as states
 from lm.train.step import make_step
@@ -27,7 +28,7 @@ def _toy_loss(forward, params, batch, key):
     factors = batch.weights
     squares_B = sum(factors[:, i] * jnp.sum(leaf**2) for i, leaf in enumerate(jax.tree.leaves(params)))
     losses_B = squares_B + factors[:, 3] + jax.random.uniform(key) * factors[:, 5]
-    return jnp.sum(losses_B) + EXTRA * factors[:, 4].sum(), factors[:, 4].sum(), (losses_B, factors[:, 4])
+    return jnp.sum(losses_B) + EXTRA * factors[:, 4].sum(), factors[:, 4].sum(), Rows(losses_B, factors[:, 4])
 
 
 @functools.cache
@@ -160,9 +161,11 @@ def test_many_micro_batches_are_summed_in_float32():
     """1024 rows that each ask for the same: in bfloat16, whose counting ends at 256, half of them would be lost."""
     section = defaults("train")
     section.accumulate = 512
-    loss = lambda forward, params, batch, key: (
-        jnp.sum(params["a"].astype("float32")) * batch.weights.sum(), batch.weights.sum(), (batch.weights[:, 0],) * 2
-    )  # fmt: skip
+
+    def loss(forward, params, batch, key):
+        weights_B = batch.weights[:, 0]
+        return jnp.sum(params["a"].astype("float32")) * weights_B.sum(), weights_B.sum(), Rows(weights_B, weights_B)
+
     optimizer = optax.sgd(1.0)
     step = make_step(Objective(lambda context: context, None, loss), None, optimizer, lambda step: 1.0, 0, section)
     ids = np.ones((1024, 1), np.int32)

@@ -213,3 +213,15 @@ def published(spelled):
         return Published({"model_type": kind, **CONFIGS[kind], **config}, ids, tensors, spelled)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json():
+    """Return a tokenizer.json of 61 characters, the first three special."""
+    letters = ["<pad>", "<s>", "</s>", *map(chr, range(ord("A"), ord("A") + 56)), "?"]
+    vocabulary = {letter: index for index, letter in enumerate(dict.fromkeys([*letters, " "]))}
+    inner = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    inner.decoder = decoders.Fuse()
+    inner.add_special_tokens(["<pad>", "<s>", "</s>"])
+    return inner.to_str()

@@ -1,0 +1,74 @@
+"""Measure a model on held-out text: loss in nats per token of its own, perplexity, bits per byte.
+
+    python -m lm.evaluate --from=runs/quickstart
+    python -m lm.evaluate --from=exported --data.source='files:docs/*.txt' --context=512
+
+The text is the validation split of data.source, as a training run would hold it out; of a run's workdir, its own where
+nothing else is said. A table goes to stdout, or with --json one object.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from lm import command
+from lm.config.resolve import check_fields
+from lm.config.schema import FIELDS
+from lm.refusal import Refusal
+
+LONGEST = 4096  # tokens of a window where --context says nothing
+
+FROM = flags.DEFINE_string(
+    "from",
+    None,
+    "PLACE of the model: a run's workdir, or workdir@STEP, a folder of Hugging Face's, a .safetensors or .gguf file",
+    required=True,
+)
+CONTEXT = flags.DEFINE_integer("context", 0, f"tokens in a window; 0: the model's, at most {LONGEST}", lower_bound=0)
+JSON = flags.DEFINE_bool("json", False, "print one JSON object")
+DATA = command.define_section("data", "the text")
+
+
+def main() -> None:
+    """Open, measure, print."""
+    given = {f"data.{name}": value for name, value in DATA.value.to_dict().items()}
+    check_fields(given)
+    given = {name: value for name, value in given.items() if value != FIELDS[name].default}
+    if "data.tokenizer" in given:
+        raise Refusal(f"data.tokenizer is {given['data.tokenizer']!r}: a model reads text by its own.")
+    import jax
+
+    from lm.evaluate.text import measure
+    from lm.weights.place import open_place
+
+    say = lambda words: print(words, file=sys.stderr, flush=True)
+    bundle = open_place(FROM.value, say)
+    jax.config.update("jax_default_matmul_precision", bundle.config.parallel.matmul_precision)
+    context = CONTEXT.value or min(bundle.config.model.context, LONGEST)
+    values = measure(bundle, _section(bundle.config, given), context, say)
+    if JSON.value:
+        print(json.dumps({"from": str(Path(FROM.value)), "context": context, **values}))
+        return
+    width = max(map(len, values))
+    for name, value in values.items():
+        print(f"{name:<{width}}  {value:.6g}")
+
+
+def _section(config: Any, given: dict[str, Any]) -> Any:
+    """Return the data section of the place's config with what the flags say."""
+    from lm.config.resolve import flatten, resolve
+    from lm.config.schema import defaults
+
+    flat = flatten(config) | given
+    if "data.source" in given:
+        flat |= {"data.mixture": given.get("data.mixture", ())}
+    whole = defaults()
+    whole.update_from_flattened_dict(flat)
+    return resolve(whole).data
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__, sections=("data.",))

@@ -1,0 +1,179 @@
+"""A feed-forward of experts in place of one for all: a router sends each token to some of them, and says how evenly."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lm.model.feedforward import ACTIVATIONS
+from lm.model.init import initializer
+
+
+class Routing(NamedTuple):
+    """What a router did with each row's tokens, padding left out; float32, in an Output led by an axis of layers.
+
+    They are of one row each, so that neither micro-batches nor devices change them.
+
+    balance: `(B,)`, E/k · Σ f·P over experts, where f is the share of tokens that chose an expert and P the mean of
+      its probability; 1 where all are used alike (Switch: Fedus et al. 2021, arXiv 2101.03961, §2.2; by sequence:
+      DeepSeek-V3, arXiv 2412.19437, §2.1.2).
+    z: `(B,)`, mean of log² of the router's denominator (ST-MoE: Zoph et al. 2022, arXiv 2202.08906, §2.2).
+    load: `(B, E)`, tokens that chose each expert.
+    dropped: `(B,)`, choices for which an expert had no place.
+    """
+
+    balance: Any
+    z: Any
+    load: Any
+    dropped: Any
+
+
+class Choice(NamedTuple):
+    """Which experts each token takes, `(B, T, k)`: their numbers, and the weights of their answers in float32."""
+
+    experts: Any
+    weights: Any
+
+
+class Router(nn.Module):
+    """`(B, T, D)` → a logit per expert, `(B, T, E)`; in float32 whatever the rest is (Fedus et al. 2021, §2.4)."""
+
+    config: object
+
+    @nn.compact
+    def __call__(self, hidden_BTD):
+        c = self.config
+        shape, dtype = (c.width, c.experts), jnp.dtype(c.parameter_dtype)
+        kernel_DE = self.param("kernel", initializer(c, "in", c.width), shape, dtype).astype(jnp.float32)
+        return jnp.matmul(hidden_BTD.astype(jnp.float32), kernel_DE, precision=jax.lax.Precision.HIGHEST)
+
+
+class ExpertsDense(nn.Module):
+    """The weights of a linear map of every expert: kernel `(E, inputs, outputs)`, bias `(E, outputs)` or None."""
+
+    config: object
+    inputs: int
+    outputs: int
+    role: str = "in"
+
+    @nn.compact
+    def __call__(self):
+        c = self.config
+        dtype = jnp.dtype(c.parameter_dtype)
+        initial = initializer(c, self.role, self.inputs)
+        kernel = self.param("kernel", initial, (c.experts, self.inputs, self.outputs), dtype).astype(c.dtype)
+        if not c.bias:
+            return kernel, None
+        return kernel, self.param("bias", nn.initializers.zeros, (c.experts, self.outputs), dtype).astype(c.dtype)
+
+
+class Experts(nn.Module):
+    """Each expert's feed-forward of the tokens it is given, dense or gated; `product` multiplies by its weights."""
+
+    config: object
+
+    @nn.compact
+    def __call__(self, x, product: Callable):
+        c = self.config
+        inward = lambda name: product(x, *ExpertsDense(c, c.width, c.feedforward_width, name=name)())
+        activation = ACTIVATIONS[c.activation]
+        inner = activation(inward("gate")) * inward("in") if c.gated else activation(inward("in"))
+        return product(inner, *ExpertsDense(c, c.feedforward_width, c.width, "out", name="out")())
+
+
+class MixtureOfExperts(nn.Module):
+    """`(B, T, D)` → `(B, T, D)` and Routing: each token's mean of its experts' answers, weighted by the router."""
+
+    config: object
+
+    @nn.compact
+    def __call__(self, hidden_BTD, segments_BT=None):
+        """Return what the experts answer, and the Routing.
+
+        Args:
+          hidden_BTD: tokens.
+          segments_BT: 0 is padding; None, in a pass with a cache: all are tokens, and none is dropped.
+        """
+        c = self.config
+        logits_BTE = Router(c, name="router")(hidden_BTD)
+        shares_BTE = jax.nn.softmax(logits_BTE)
+        weights_BTK, experts_BTK = jax.lax.top_k(shares_BTE, c.experts_per_token)
+        if c.router_normalized:
+            weights_BTK = weights_BTK / jnp.sum(weights_BTK, axis=-1, keepdims=True)
+        is_text_BT = jnp.ones(hidden_BTD.shape[:2], bool) if segments_BT is None else segments_BT > 0
+        taken_BTE = jnp.sum(jax.nn.one_hot(experts_BTK, c.experts), axis=2) * is_text_BT[..., None]
+        hidden_BTD = jnp.asarray(hidden_BTD, c.dtype)
+        dispatch = DISPATCHES["ragged" if segments_BT is None else c.dispatch]
+        choice = Choice(experts_BTK, weights_BTK)
+        out_BTD, dropped_B = dispatch(c, hidden_BTD, choice, taken_BTE, Experts(c, name="experts"))
+        count_B = jnp.maximum(jnp.sum(is_text_BT, axis=1, dtype=jnp.float32), 1)
+        load_BE = jnp.sum(taken_BTE, axis=1)
+        share_BE = jnp.sum(shares_BTE * is_text_BT[..., None], axis=1)
+        balance_B = c.experts / c.experts_per_token * jnp.sum(load_BE * share_BE, axis=1) / jnp.square(count_B)
+        z_BT = jnp.square(jax.nn.logsumexp(logits_BTE, axis=-1))
+        routing = Routing(balance_B, jnp.sum(z_BT * is_text_BT, axis=1) / count_B, load_BE, dropped_B)
+        return out_BTD.astype(c.dtype), routing
+
+
+def _ragged(config, hidden_BTD, choice: Choice, taken_BTE, experts: Experts):
+    """Sort the tokens by their expert; each multiplies as many as came (MegaBlocks: Gale et al. 2022, 2211.15841)."""
+    rows, length, width = hidden_BTD.shape
+    chosen_A = choice.experts.reshape(-1)  # every token's choices, one after another
+    order_A = jnp.argsort(chosen_A)
+    sorted_A = chosen_A[order_A]
+    sizes_E = jnp.bincount(chosen_A, length=config.experts)
+
+    def product(x_AI, kernel_EIO, bias_EO):
+        out_AO = jax.lax.ragged_dot(x_AI, kernel_EIO, sizes_E)
+        return out_AO if bias_EO is None else out_AO + bias_EO[sorted_A]
+
+    x_AD = hidden_BTD.reshape(-1, width)[order_A // config.experts_per_token]
+    answers_AD = experts(x_AD, product)[jnp.argsort(order_A)]
+    answers_BTKD = answers_AD.reshape(rows, length, config.experts_per_token, width)
+    return _weighted(choice.weights, answers_BTKD), jnp.zeros(rows)
+
+
+def _capacity(config, hidden_BTD, choice: Choice, taken_BTE, experts: Experts):
+    """Give every expert X places for each row's tokens; those who find none go without its answer.
+
+    Lepikhin et al. 2020, arXiv 2006.16668, §3.2, with places in the order of tokens, so that none loses its own to a
+    later one. Padding takes no place.
+    """
+    rows, length, width = hidden_BTD.shape
+    places = capacity(config, length)
+    before_BTE = jnp.cumsum(taken_BTE.astype(jnp.int32), axis=1) - taken_BTE.astype(jnp.int32)
+    place_BTK = jnp.take_along_axis(before_BTE, choice.experts, axis=2)
+    is_text_BTK = jnp.take_along_axis(taken_BTE, choice.experts, axis=2) > 0
+    has_place_BTK = is_text_BTK & (place_BTK < places)
+    nowhere = config.experts * places
+    slot_BTK = jnp.where(has_place_BTK, choice.experts * places + place_BTK, nowhere)
+
+    def product(x_BEXI, kernel_EIO, bias_EO):
+        out_BEXO = jnp.einsum("bexi,eio->bexo", x_BEXI, kernel_EIO)
+        return out_BEXO if bias_EO is None else out_BEXO + bias_EO[None, :, None]
+
+    slot_BA = slot_BTK.reshape(rows, -1)
+    x_BAD = jnp.repeat(hidden_BTD, config.experts_per_token, axis=1)
+    put = lambda slot_A, x_AD: jnp.zeros((nowhere, width), x_AD.dtype).at[slot_A].set(x_AD, mode="drop")
+    x_BEXD = jax.vmap(put)(slot_BA, x_BAD).reshape(rows, config.experts, places, width)
+    answers_BSD = experts(x_BEXD, product).reshape(rows, nowhere, width)
+    take = lambda answers_SD, slot_A: answers_SD.at[slot_A].get(mode="fill", fill_value=0)
+    answers_BTKD = jax.vmap(take)(answers_BSD, slot_BA).reshape(rows, length, -1, width)
+    dropped_B = jnp.sum(is_text_BTK & ~has_place_BTK, axis=(1, 2), dtype=jnp.float32)
+    return _weighted(choice.weights, answers_BTKD), dropped_B
+
+
+def capacity(config, length: int) -> int:
+    """Return X, the places that an expert has for one row of that many tokens."""
+    return min(length, math.ceil(config.expert_capacity * config.experts_per_token * length / config.experts))
+
+
+def _weighted(weights_BTK, answers_BTKD):
+    return jnp.sum(weights_BTK[..., None] * answers_BTKD.astype(jnp.float32), axis=2)
+
+
+# (config, hidden (B, T, D), Choice, who of the text takes which (B, T, E), Experts) → ((B, T, D), dropped (B,))
+DISPATCHES = {"ragged": _ragged, "capacity": _capacity}

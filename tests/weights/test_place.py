@@ -1,0 +1,135 @@
+"""PLACEs: what opens, in which dtype and where; what is written; what is refused."""
+
+import json
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from safetensors.numpy import load_file
+
+from lm import trees
+from lm.refusal import Refusal
+from lm.weights import published
+from lm.weights.place import describe, open_place, save_place
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "kept"),
+    [
+        ("float32", "", "float32"),
+        ("bfloat16", "", "bfloat16"),
+        ("float16", "", "float32"),
+        ("bfloat16", "float32", "float32"),
+        ("float32", "bfloat16", "bfloat16"),
+    ],
+)
+def test_parameters_keep_their_dtype(golden, tmp_path, stored, asked, kept):
+    read = golden("gpt2")
+    stored = np.dtype(ml_dtypes.bfloat16 if stored == "bfloat16" else stored)
+    tensors = {name: array.astype(stored) for name, array in read.tensors.items()}
+    bundle = open_place(str(read._replace(tensors=tensors).write(tmp_path / "one")), dtype=asked)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(bundle.params)} == {kept}
+    assert bundle.config.model.parameter_dtype == kept and bundle.config.model.dtype == "float32"
+    save_place(bundle, str(tmp_path / "two"))
+    written = load_file(tmp_path / "two" / "model.safetensors")
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(written[name], array.astype(kept), err_msg=name, strict=True)
+
+
+def test_each_device_gets_its_part(golden, tmp_path):
+    place = str(golden("llama").write(tmp_path / "one"))
+    mesh = Mesh(np.asarray(jax.devices()[:4]).reshape(2, 2), ("a", "b"))
+
+    def sharding(path, leaf):
+        spec = (None, "a", "b") if leaf.ndim > 2 else ("b",) if path == "embed/embedding" else ()
+        sizes = dict(zip("ab", (2, 2), strict=True))
+        spec = [axis if axis and leaf.shape[i] % sizes[axis] == 0 else None for i, axis in enumerate(spec)]
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    whole, parts = open_place(place).params, open_place(place, sharding=sharding).params
+    trees.mapped(lambda path, leaf: leaf.sharding == sharding(path, leaf) or pytest.fail(path), parts)
+    kernel = parts["decoder"]["block"]["attention"]["query"]["kernel"]
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(3, 12, 2, 10)}
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+
+
+def test_a_description_reads_no_tensor(golden, tmp_path, monkeypatch):
+    place = golden("gpt2").write(tmp_path / "one")
+    monkeypatch.setattr(np, "empty", lambda *_: pytest.fail("a tensor was read"))
+    found = describe(str(place))
+    assert found.config.model.width == 24 and found.tokenizer is None
+
+
+def test_a_file_opens_with_the_config_beside_it(golden, tmp_path):
+    place = golden("gpt2").write(tmp_path / "one")
+    (place / "model.safetensors").rename(place / "mine.safetensors")
+    assert open_place(str(place / "mine.safetensors")).config.model.family == "gpt2"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing", "is not a PLACE (there is none)"),
+        ("empty", "is not a PLACE (it has no config.json)"),
+        ("text.txt", "is not a PLACE (it is a file)"),
+        ("model.bin", "model.bin is not read: such a file may run any program"),
+        ("empty@3", "is not a PLACE"),
+    ],
+)
+def test_what_is_no_place_is_refused(tmp_path, name, words):
+    (tmp_path / "empty").mkdir()
+    for file in ("text.txt", "model.bin"):
+        (tmp_path / file).write_text("")
+    with pytest.raises(Refusal) as refusal:
+        open_place(str(tmp_path / name))
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "words"),
+    [
+        ("there", "", "is there already; name another"),
+        ("new.safetensors", "", "name a folder, or a file that ends in .gguf"),
+        ("new.bin", "", "name a folder, or a file that ends in .gguf"),
+        ("new", "q8_0", "is not written as q8_0: it must be one of float32, bfloat16"),
+        ("new.gguf", "int8", "is not written as int8: it must be one of float32, bfloat16, float16, q8_0"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(golden, tmp_path, name, dtype, words):
+    bundle = open_place(str(golden("gpt2").write(tmp_path / "there")))
+    with pytest.raises(Refusal) as refusal:
+        save_place(bundle, str(tmp_path / name), dtype=dtype)
+    assert words in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_what_says_nothing_to_us_is_kept(golden, tmp_path, tokenizer_json):
+    read = golden("llama")
+    config = read.config | {"initializer_range": 0.7, "eos_token_id": [2, 5], "id2label": {"0": "x"}}
+    place = read._replace(config=config).write(tmp_path / "one")
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    (place / "generation_config.json").write_text('{"eos_token_id": [2, 5], "temperature": 0.3}')
+    (place / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "eos_token": "</s>"}')
+    bundle = open_place(str(place))
+    assert bundle.tokenizer.end == 2
+    save_place(bundle, str(tmp_path / "two"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "two" / name).read_text() == (place / name).read_text()
+    again = open_place(str(tmp_path / "two"))
+    assert again.tokenizer.published.keys() == bundle.tokenizer.published.keys()
+    for name in ("config.json", "generation_config.json"):
+        texts = [json.loads((folder / name).read_text()) for folder in (place, tmp_path / "two")]
+        for key in ("initializer_range", "eos_token_id", "id2label", "temperature"):
+            assert (key in texts[0]) == (key in texts[1]) and (key not in texts[0] or texts[0][key] == texts[1][key])
+
+
+def test_long_work_is_told(monkeypatch):
+    said = []
+    monkeypatch.setattr(published, "_EVERY", -1.0)
+    array = np.zeros(5, np.float32)
+    tensors = {name: published.Tensor((5,), "float32", lambda: array) for name in "abcd"}
+    told = published.told(tensors, "reading x", said.append)
+    assert told["b"].read() is array and told["a"].read() is array and told["a"].read() is array
+    assert said == [f"reading x: {share}% of 0.00 GB" for share in (25, 50, 50)]
