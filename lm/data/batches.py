@@ -56,19 +56,20 @@ def valid_batches(units: Sequence[Units], size: int) -> list[tuple[int, int]]:
     return [(part, k) for part, mine in enumerate(units) for k in range(-(-mine.plan.all // size))]
 
 
-def some(units: Sequence[Units], count: int) -> list[tuple[int, int]]:
-    """Return (part, index) of at most so many windows or pairs, evenly spread over all of them."""
-    stops = np.cumsum([mine.plan.all for mine in units])
-    places = np.unique(np.linspace(0, stops[-1] - 1, min(count, stops[-1])).astype(int))
-    parts = np.searchsorted(stops, places, "right")
-    return [(part, place - (stops[part] - units[part].plan.all)) for part, place in zip(parts, places, strict=True)]
-
-
 def valid_rows(units: Units, shape: Shape, seed: int) -> Callable[[int], Batch]:
     """Return sample → row in the part's own order; samples beyond the last unit are all padding."""
     made = lambda sample: shape(units.unit(sample), (seed, sample))
     padding = functools.cache(lambda: _padding(made(0))._replace(source=np.int32(units.source)))
     return lambda sample: made(sample) if sample < units.plan.all else padding()
+
+
+def spread(units: Sequence[Units], shape: Shape, seed: int, count: int) -> Iterator[Batch]:
+    """Yield the rows of at most so many windows or pairs, evenly spread over all parts' own order."""
+    stops = np.cumsum([mine.plan.all for mine in units])
+    for place in np.unique(np.linspace(0, stops[-1] - 1, min(count, stops[-1])).astype(int)).tolist():
+        mine = units[int(np.searchsorted(stops, place, "right"))]
+        sample = place - int(stops[mine.source]) + mine.plan.all
+        yield valid_rows(mine, shape, seed)(sample)
 
 
 def _padding(row: Batch) -> Batch:

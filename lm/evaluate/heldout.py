@@ -10,6 +10,8 @@ import numpy as np
 
 from lm.batch import Batch
 
+COUNTED = 512  # rows of training in which the most frequent target is looked for
+
 
 class Sums(NamedTuple):
     """What is summed over targets, each times its weight.
@@ -24,12 +26,11 @@ class Sums(NamedTuple):
     usual: Any
 
 
-def counted(rows: Callable[[int], Batch], ids: int) -> np.ndarray:
-    """Return how often each id, or class, is a target in the first 512 of these rows, `(ids,)`."""
-    counts = np.zeros(ids)
-    for sample in range(512):
-        row = rows(sample)
-        counts += np.bincount(row.targets, row.weights, ids)
+def counted(rows: Iterable[Batch], section: Any) -> np.ndarray:
+    """Return how often each id, or class, is a target in these rows; section is config.model, bound."""
+    counts = np.zeros(section.labels or section.vocabulary)
+    for row in rows:
+        counts += np.bincount(row.targets, row.weights, len(counts))
     return counts
 
 

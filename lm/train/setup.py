@@ -130,7 +130,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         part, k = valid[number]
         return part, batches.batch(valid_rows[part], k, size, rows)
 
-    counts = heldout.counted(train_rows, config.model.labels or config.model.vocabulary)
+    counts = heldout.counted(batches.spread(train, goal.shape, config.seed, heldout.COUNTED), config.model)
     specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))
@@ -143,7 +143,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
         step=compiling.compile_step(step, shape, mesh),
-        held_out=lambda count: [valid_rows[part](index) for part, index in batches.some(held_out, count)],
+        held_out=lambda count: list(batches.spread(held_out, goal.shape, config.seed, count)),
         usual=heldout.usual(counts, [specials.end, *specials.unwritten]),
         is_whole=goal.is_whole,
         score=jax.jit(heldout.scorer(goal.loss, run_model, heldout.usual(counts))),
