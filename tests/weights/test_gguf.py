@@ -137,7 +137,11 @@ def test_there_and_back(kind, type_name, published, tmp_path):
         there = back.tensors[name]
         assert there.shape == tensor.shape == there.read().shape
         assert there.dtype == there.read().dtype.name
-        if type_name == "BF16" and len(tensor.shape) == 2 and not name.endswith(("wpe.weight", "moe.gate.weight", "mlp.gate.weight")):
+        if (
+            type_name == "BF16"
+            and len(tensor.shape) == 2
+            and not name.endswith(("wpe.weight", "moe.gate.weight", "mlp.gate.weight"))
+        ):
             assert there.dtype == "bfloat16"
         is_one = kind.startswith("gemma") and name.endswith("norm.weight")  # 1 + weight is rounded
         error = np.abs(there.read().astype(np.float64) - tensor.read()).max()
