@@ -91,7 +91,7 @@ def test_only_spans_that_are_whole_count():
 
 
 def test_gaps_are_marked_with_what_was_there():
-    assert gaps.spelled(TEXT, Letters()) == "A⟦BC⟧D⟦E|FG⟧⟦|H⟧"
+    assert gaps.spelled(TEXT, Letters()) == "A⟦BC⟧D⟦E‖FG⟧⟦‖H⟧"
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_samples_of_classes_and_answers(tiny, setting, random_params):
     words = SimpleNamespace(encode=lambda text: np.array([{"good": 3, "bad": 4}[text]], np.int32))
     goal = objective(config.objective, setting(config.model)._replace(tokenizer=words))
     (text,) = samples.draw(bundle, [goal.shape(pair, (0, 0))], "")
-    assert text in ("── AB\n→ ⟦good⟧", "── AB\n→ ⟦bad|good⟧")
+    assert text in ("── AB\n→ ⟦good⟧", "── AB\n→ ⟦bad‖good⟧")
