@@ -15,7 +15,7 @@ from lm.config.field import IDENTITY
 from lm.config.objective import USUAL
 from lm.config.resolve import resolve
 from lm.families import base
-from lm.families.base import Attribute, Layout, Only, Rotary, Silent, Windows
+from lm.families.base import Attribute, Labels, Layout, Only, Rotary, Silent, Windows, Words
 from lm.families.catalog import FAMILIES, switches
 from lm.refusal import Refusal, nearest
 from lm.weights import config_rotary
@@ -117,6 +117,8 @@ def _resolved(fields: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
 
 def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     value = next((theirs[name] for name in (row.name, *row.older) if name in theirs), row.absent)
+    if value is None and row.like:
+        return {row.field: fields[row.like]}
     if value is None and row.null is not None:
         return {row.field: row.null}
     if value is None:
@@ -128,7 +130,7 @@ def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[s
             allowed = ", ".join(map(str, row.values))
             raise Refusal(f"config.json: {row.name} is {value!r}: those read are {allowed}.")
         value = row.values[value]
-    if row.field == "layers" and not (type(value) is int and 0 < value <= _LAYERS):
+    if row.field in ("layers", "encoder_layers") and not (type(value) is int and 0 < value <= _LAYERS):
         raise Refusal(f"config.json: {row.name} is {value!r}: it must be from 1 to {_LAYERS}.")
     if row.plus and type(value) is int:
         value -= row.plus
@@ -157,6 +159,32 @@ def _write_attribute(row: Attribute, section: Any) -> dict[str, Any]:
     return {row.name: value + row.plus if row.plus else value}
 
 
+def _read_words(row: Words, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    word = theirs.get(row.name, row.absent)
+    if not isinstance(word, str) or word not in row.values:
+        raise Refusal(f"config.json: {row.name} is {word!r}: those read are {', '.join(row.values)}.")
+    return dict(row.values[word])
+
+
+def _write_words(row: Words, section: Any) -> dict[str, Any]:
+    words = [word for word, says in row.values.items() if all(section[field] == value for field, value in says.items())]
+    if not words:
+        said = {field: section[field] for says in row.values.values() for field in says}
+        raise Refusal(f"the published layout of {section.family} has no {row.name} for a model with {said}.")
+    return {row.name: words[0]}
+
+
+def _read_labels(row: Labels, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    if fields.get("head") != "classify":
+        return {}
+    names = theirs.get("id2label")
+    return {"labels": len(names) if isinstance(names, dict) else theirs.get("num_labels", 2)}
+
+
+def _write_labels(row: Labels, section: Any) -> dict[str, Any]:
+    return {"num_labels": section.labels} if section.head == "classify" else {}
+
+
 def _read_only(row: Only, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     absent = row.value if row.absent is base.SAME else row.absent
     value = theirs.get(row.name, absent)
@@ -171,20 +199,31 @@ def _write_only(row: Only, section: Any) -> dict[str, Any]:
 
 def _read_windows(row: Windows, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     layers = fields["layers"]
-    width = theirs.get("sliding_window", row.absent)
+    width = _count("sliding_window", theirs.get("sliding_window", row.absent), or_null=True) or 0
     kinds = theirs.get("layer_types")
     if row.layers == "above" and not kinds:
-        first = theirs.get("max_window_layers", layers) if theirs.get("use_sliding_window", False) else layers
+        first = _count("max_window_layers", theirs.get("max_window_layers", layers))
+        first = first if theirs.get("use_sliding_window", False) else layers
         kinds = [_SLIDING if layer >= first else _FULL for layer in range(layers)]
     elif row.layers.startswith("not:") and not kinds:
         every = theirs.get("sliding_window_pattern", int(row.layers.removeprefix("not:")))
+        every = _count("sliding_window_pattern", every) or 1
         kinds = [_SLIDING if (layer + 1) % every else _FULL for layer in range(layers)]
     elif not kinds:
         kinds = [_SLIDING] * layers
-    if len(kinds) != layers or (odd := set(kinds) - {_SLIDING, _FULL}):
-        words = ", ".join(sorted(map(str, odd))) if len(kinds) == layers else f"{len(kinds)} of {layers} layers"
-        raise Refusal(f"config.json: layer_types has {words}: it must have {_FULL} or {_SLIDING} for every layer.")
-    return {"windows": _shortest([width or 0 if kind == _SLIDING else 0 for kind in kinds])}
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (_SLIDING, _FULL) for kind in kinds):
+        raise Refusal(
+            f"config.json: layer_types is {str(kinds)[:100]}: it must have {_FULL} or {_SLIDING} for each of {layers} "
+            "layers."
+        )
+    return {"windows": _shortest([width if kind == _SLIDING else 0 for kind in kinds])}
+
+
+def _count(name: str, value: Any, or_null: bool = False) -> Any:
+    """Return a whole number of at least 0, as an attribute gives it."""
+    if not (value is None and or_null) and (type(value) is not int or value < 0):
+        raise Refusal(f"config.json: {name} is {value!r}: it must be a whole number of at least 0.")
+    return value
 
 
 def _shortest(windows: list[int]) -> tuple[int, ...]:
@@ -215,6 +254,8 @@ def _write_windows(row: Windows, section: Any) -> dict[str, Any]:
 
 _NAMES = {
     Attribute: lambda row: [row.name, *row.older],
+    Words: lambda row: [row.name],
+    Labels: lambda row: ["id2label", "num_labels"],
     Only: lambda row: [row.name],
     Silent: lambda row: [row.names],
     Rotary: config_rotary.names,
@@ -224,6 +265,8 @@ _NAMES = {
 }
 _READ = {
     Attribute: _read_attribute,
+    Words: _read_words,
+    Labels: _read_labels,
     Only: _read_only,
     Silent: lambda row, theirs, fields: {},
     Rotary: config_rotary.read,
@@ -231,6 +274,8 @@ _READ = {
 }
 _WRITE = {
     Attribute: _write_attribute,
+    Words: _write_words,
+    Labels: _write_labels,
     Only: _write_only,
     Silent: lambda row, section: {},
     Rotary: config_rotary.write,
