@@ -69,6 +69,20 @@ CASES = {
         "model.rotary_scaling": "linear",
         "model.rotary_factor": 2.0,
     },
+    "mixtral, places": {
+        "model.family": "mixtral",
+        "model.experts": 4,
+        "model.dispatch": "capacity",
+        "model.dropout": 0.05,
+        "objective.balance_loss": 0.0,
+    },
+    "qwen3_moe, bfloat16": {
+        "model.family": "qwen3_moe",
+        "model.experts": 4,
+        "model.router_normalized": False,
+        "model.dtype": "bfloat16",
+        "model.remat": "dots",
+    },
 }
 
 
