@@ -63,6 +63,15 @@ def valid_rows(units: Units, shape: Shape, seed: int) -> Callable[[int], Batch]:
     return lambda sample: made(sample) if sample < units.plan.all else padding()
 
 
+def spread(units: Sequence[Units], shape: Shape, seed: int, count: int) -> Iterator[Batch]:
+    """Yield the rows of at most so many windows or pairs, evenly spread over all parts' own order."""
+    stops = np.cumsum([mine.plan.all for mine in units])
+    for place in np.unique(np.linspace(0, stops[-1] - 1, min(count, stops[-1])).astype(int)).tolist():
+        mine = units[int(np.searchsorted(stops, place, "right"))]
+        sample = place - int(stops[mine.source]) + mine.plan.all
+        yield valid_rows(mine, shape, seed)(sample)
+
+
 def _padding(row: Batch) -> Batch:
     """Return a row like this one that holds nothing."""
     return jax.tree.map(np.zeros_like, row)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from lm.data import batches, store, windows
-from lm.evaluate import heldout
+from lm.evaluate import gaps, heldout
 from lm.model.transformer import Transformer, forward
 from lm.objective.base import setting_of
 from lm.objective.catalog import objective
@@ -34,7 +34,7 @@ def measure(bundle: Bundle, section: Any, context: int, say: Callable[[str], Non
     if bundle.tokenizer.size > model.vocabulary:
         raise Refusal(f"the tokenizer has {bundle.tokenizer.size} ids: the model has {model.vocabulary}.")
     tokens = store.open_store(section, say, bundle.tokenizer)
-    setting = setting_of(model, bundle.tokenizer.specials)._replace(context=context)
+    setting = setting_of(model, bundle.tokenizer)._replace(context=context)
     goal = objective(bundle.config.objective, setting)
     held_out = windows.planned(tokens.parts, "valid", section, goal.length(context))
     rows = [batches.valid_rows(mine, goal.shape, bundle.config.seed) for mine in held_out]
@@ -46,8 +46,12 @@ def measure(bundle: Bundle, section: Any, context: int, say: Callable[[str], Non
         return part, batches.batch(rows[part], k, section.batch_size, where)
 
     run_model = forward(Transformer(model))
-    score = jax.jit(lambda params, batch: goal.loss(run_model, params, batch, None)[:2])
+    train = windows.planned(tokens.parts, "train", section, goal.length(context))
+    counts = heldout.counted(batches.spread(train, goal.shape, bundle.config.seed, heldout.COUNTED), model)
+    score = jax.jit(heldout.scorer(goal.loss, run_model, heldout.usual(counts)))
     parts = [(part.name, part.valid.bytes) for part in tokens.parts]
-    found = heldout.measure(score, bundle.params, batches.prefetched(batch, 0, len(order)), parts)
+    found = heldout.measure(score, bundle.params, batches.prefetched(batch, 0, len(order)), parts, goal.is_whole)
     assert found is not None  # nobody asked it to stop
-    return found
+    specials = bundle.tokenizer.specials
+    rows_of = lambda count: list(batches.spread(held_out, goal.shape, bundle.config.seed, count))
+    return found | gaps.measure(bundle, rows_of, heldout.usual(counts, [specials.end, *specials.unwritten]))

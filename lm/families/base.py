@@ -15,11 +15,16 @@ attributes: a row for every attribute of config.json that changes the logits. An
     Attribute("hidden_size", "width", 4096): the attribute is model.width; where it is absent Transformers' class takes
         4096. Null leaves our field to be derived and is allowed for kv_heads, head_width and feedforward_width only.
         values=ACTIVATIONS: what their words mean in ours. older=("n_ctx",): other names it is read by. plus=2: theirs
-        is ours + 2 (RoBERTa counts two positions that no token has).
+        is ours + 2 (RoBERTa counts two positions that no token has). power=-0.5: ours is theirs to that power.
+        null=0.0: what null means in ours. like="tied": where it is absent or null, the field is as that one, which a
+        row before says.
+    Words("feed_forward_proj", "relu", {"relu": {"activation": "relu", "gated": False}, …}): a word that stands for
+        several fields; the second is the word where it is absent.
+    Labels(): how many classes there are, in models with the head classify.
     Only("attention_bias", False): honoured with this value alone, which Transformers also assumes where it is absent;
         Only("is_decoder", True, absent=False): not what it assumes, so export writes it.
     Rotary(10000.0): rotary positions, in today's form (rope_parameters) and the older one (rope_theta, rope_scaling);
-        the number is the class's default base.
+        the number is the class's default base. See the class for a share of a head, and for a base of sliding layers.
     Windows(absent, layers): sliding windows, after the row of layers; see the class.
     Silent(r"summary_\w+"): attributes that say nothing about the logits.
     What no row says must be what the family's SWITCHES and the schema's defaults say: export reads its own config.json
@@ -27,7 +32,8 @@ attributes: a row for every attribute of config.json that changes the logits. An
     needed only for what differs between models of the family.
 
 weights: rows Weight(our path, their name, how). Our paths are those of the parameters; rows whose path the model at
-    hand lacks are passed over, so list all that any model of the family may have (biases, heads, poolers). `{layer}`
+    hand lacks are passed over, so list all that any model of the family may have (biases, heads, poolers). Where its
+    name depends on the model, there are several, each with the fields that it is for: when={"gated": True}. `{layer}`
     in their name counts our first axis, `{expert}` the next. `how` is words, applied to theirs in this order:
     from:N         the first N rows are left out (of positions that begin at N); export writes zeros there.
     vocabulary     the first axis is the vocabulary: zero rows are added up to our padded one.
@@ -41,6 +47,11 @@ weights: rows Weight(our path, their name, how). Our paths are those of the para
 
 aliases: (name, other): tensors that repeat another one; they may be there if they are equal, and are not written.
     Those that a row has claimed for this model are no aliases, so a head that may be tied is a row and an alias.
+
+renamed: (regular expression, replacement) of names in older files.
+
+untied: the head's name, where a head that is no copy of the embedding counts though tie_word_embeddings is true: so
+    Transformers 5 writes T5 v1.1.
 
 prefix: what all names but the head's begin with in models with a head; files of the bare model lack it.
 
@@ -80,6 +91,21 @@ class Attribute(NamedTuple):
     values: Mapping[Any, Any] = {}
     older: tuple[str, ...] = ()
     plus: int = 0
+    power: float = 1.0
+    null: Any = None
+    like: str = ""
+
+
+class Words(NamedTuple):
+    """An attribute whose words stand for several of our model fields; see above."""
+
+    name: str
+    absent: str
+    values: Mapping[str, Mapping[str, Any]]
+
+
+class Labels(NamedTuple):
+    """The number of classes: of `id2label`, or `num_labels`, or 2."""
 
 
 SAME = object()
@@ -94,10 +120,18 @@ class Only(NamedTuple):
 
 
 class Rotary(NamedTuple):
-    """Rotary positions. base: the class's default. older: another name of rope_theta."""
+    """Rotary positions.
+
+    base: the class's default. older: other names of rope_theta.
+    share: the class's default of partial_rotary_factor, None where it has none. shares: other names of it.
+    window_base: its default base of sliding layers, None where theirs is that of the others.
+    """
 
     base: float
     older: tuple[str, ...] = ()
+    share: float | None = None
+    shares: tuple[str, ...] = ()
+    window_base: float | None = None
 
 
 class Windows(NamedTuple):
@@ -126,6 +160,7 @@ class Weight(NamedTuple):
     path: str
     name: str
     how: str = ""
+    when: Mapping[str, Any] = {}
 
 
 class Layout(NamedTuple):
@@ -133,11 +168,13 @@ class Layout(NamedTuple):
 
     model_types: tuple[str, ...]
     architectures: Mapping[str, Mapping[str, Any]]
-    attributes: tuple[Attribute | Only | Rotary | Windows | Silent, ...]
+    attributes: tuple[Attribute | Words | Labels | Only | Rotary | Windows | Silent, ...]
     weights: tuple[Weight, ...]
     aliases: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
     ignored: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    untied: str = ""
 
 
 # Their names of activations; of those that mean the same the first is written.
@@ -148,6 +185,7 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "silu": "silu",
     "swish": "silu",
+    "relu": "relu",
     "relu2": "relu_squared",
 }
 

@@ -1,6 +1,21 @@
 """Family name → its switches, published sizes and weight rows."""
 
-from lm.families import base, gemma2, gemma3, gpt2, gpt_neox, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
+from lm.families import (
+    base,
+    bert,
+    gemma2,
+    gemma3,
+    gpt2,
+    gpt_neox,
+    llama,
+    mistral,
+    mixtral,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    roberta,
+    t5,
+)
 
 FAMILIES = {
     "gpt2": gpt2,
@@ -13,6 +28,9 @@ FAMILIES = {
     "qwen3_moe": qwen3_moe,
     "gemma2": gemma2,
     "gemma3": gemma3,
+    "bert": bert,
+    "roberta": roberta,
+    "t5": t5,
 }
 
 

@@ -1,5 +1,8 @@
 """Gemma 2 (Gemma Team 2024, arXiv 2408.00118, table 1): norms around branches, soft caps, every second layer local."""
 
+from lm.families import llama
+from lm.families.base import ACTIVATIONS, Attribute, Layout, Only, Rotary, Silent, Weight, Windows
+
 SWITCHES = {
     "norm": "rms",
     "norm_epsilon": 1e-6,
@@ -47,3 +50,43 @@ SIZES = {
         **_COMMON,
     },
 }
+
+_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh"} | ACTIVATIONS  # their own word first
+
+WEIGHTS = (
+    *(row for row in llama.WEIGHTS if "_norm/" not in row.path),
+    Weight("decoder/block/attention_norm/scale", "model.layers.{layer}.input_layernorm.weight"),
+    Weight("decoder/block/attention_out_norm/scale", "model.layers.{layer}.post_attention_layernorm.weight"),
+    Weight("decoder/block/feedforward_norm/scale", "model.layers.{layer}.pre_feedforward_layernorm.weight"),
+    Weight("decoder/block/feedforward_out_norm/scale", "model.layers.{layer}.post_feedforward_layernorm.weight"),
+)
+
+LAYOUT = Layout(
+    model_types=("gemma2",),
+    architectures={"Gemma2ForCausalLM": {}, "Gemma2Model": {}},
+    attributes=(
+        Attribute("vocab_size", "vocabulary", 256000),
+        Attribute("max_position_embeddings", "context", 8192),
+        Attribute("hidden_size", "width", 2304),
+        Attribute("num_hidden_layers", "layers", 26),
+        Attribute("num_attention_heads", "heads", 8),
+        Attribute("num_key_value_heads", "kv_heads", 4),
+        Attribute("head_dim", "head_width", 256),
+        Attribute("intermediate_size", "feedforward_width", 9216),
+        Attribute("hidden_activation", "activation", "gelu_pytorch_tanh", values=_ACTIVATIONS),
+        Attribute("rms_norm_eps", "norm_epsilon", 1e-6),
+        Attribute("tie_word_embeddings", "tied", True),
+        Attribute("query_pre_attn_scalar", "attention_scale", 256, power=-0.5),
+        Attribute("attn_logit_softcapping", "attention_soft_cap", 50.0, null=0.0),
+        Attribute("final_logit_softcapping", "logits_soft_cap", 30.0, null=0.0),
+        Only("attention_bias", False),
+        Attribute("use_bidirectional_attention", "architecture", None, values={False: "decoder"}, null="decoder"),
+        Windows(4096, "not:2", types=True),
+        Rotary(10000.0),
+        Silent("hidden_act|cache_implementation"),
+    ),
+    weights=WEIGHTS,
+    aliases=llama.LAYOUT.aliases,
+    prefix="model.",
+    ignored=llama.LAYOUT.ignored,
+)

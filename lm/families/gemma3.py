@@ -1,5 +1,8 @@
 """Gemma 3's text decoders (Gemma Team 2025, arXiv 2503.19786): five local layers to a global one, each its base."""
 
+from lm.families import gemma2, llama
+from lm.families.base import ACTIVATIONS, Attribute, Layout, Only, Rotary, Silent, Weight, Windows
+
 SWITCHES = {
     "norm": "rms",
     "norm_epsilon": 1e-6,
@@ -72,3 +75,39 @@ SIZES = {
         **_LARGE,
     },
 }
+
+_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh"} | ACTIVATIONS  # their own word first
+
+LAYOUT = Layout(
+    model_types=("gemma3_text",),
+    architectures={"Gemma3ForCausalLM": {}, "Gemma3TextModel": {}},
+    attributes=(
+        Attribute("vocab_size", "vocabulary", 262208),
+        Attribute("max_position_embeddings", "context", 131072),
+        Attribute("hidden_size", "width", 2304),
+        Attribute("num_hidden_layers", "layers", 26),
+        Attribute("num_attention_heads", "heads", 8),
+        Attribute("num_key_value_heads", "kv_heads", 4),
+        Attribute("head_dim", "head_width", 256),
+        Attribute("intermediate_size", "feedforward_width", 9216),
+        Attribute("hidden_activation", "activation", "gelu_pytorch_tanh", values=_ACTIVATIONS),
+        Attribute("rms_norm_eps", "norm_epsilon", 1e-6),
+        Attribute("tie_word_embeddings", "tied", True),
+        Attribute("query_pre_attn_scalar", "attention_scale", 256, power=-0.5),
+        Attribute("final_logit_softcapping", "logits_soft_cap", None, null=0.0),
+        Only("attn_logit_softcapping", None),  # which their attention passes over
+        Only("attention_bias", False),
+        Attribute("use_bidirectional_attention", "architecture", False, values={False: "decoder"}, null="decoder"),
+        Windows(4096, "not:6", types=True),
+        Rotary(1000000.0, window_base=10000.0),
+        Silent("cache_implementation|_sliding_window_pattern"),
+    ),
+    weights=(
+        *gemma2.WEIGHTS,
+        Weight("decoder/block/attention/query_norm/scale", "model.layers.{layer}.self_attn.q_norm.weight"),
+        Weight("decoder/block/attention/key_norm/scale", "model.layers.{layer}.self_attn.k_norm.weight"),
+    ),
+    aliases=llama.LAYOUT.aliases,
+    prefix="model.",
+    ignored=llama.LAYOUT.ignored,
+)

@@ -60,6 +60,21 @@ SIZES = {
     "3.2-3b": {"layers": 28, "width": 3072, "heads": 24, "feedforward_width": 8192, **_3_2},
 }
 
+WEIGHTS = (
+    Weight("embed/embedding", "model.embed_tokens.weight", "vocabulary"),
+    Weight("decoder/block/attention_norm/scale", "model.layers.{layer}.input_layernorm.weight"),
+    Weight("decoder/block/attention/query/kernel", "model.layers.{layer}.self_attn.q_proj.weight", "transpose"),
+    Weight("decoder/block/attention/key/kernel", "model.layers.{layer}.self_attn.k_proj.weight", "transpose"),
+    Weight("decoder/block/attention/value/kernel", "model.layers.{layer}.self_attn.v_proj.weight", "transpose"),
+    Weight("decoder/block/attention/out/kernel", "model.layers.{layer}.self_attn.o_proj.weight", "transpose"),
+    Weight("decoder/block/feedforward_norm/scale", "model.layers.{layer}.post_attention_layernorm.weight"),
+    Weight("decoder/block/feedforward/gate/kernel", "model.layers.{layer}.mlp.gate_proj.weight", "transpose"),
+    Weight("decoder/block/feedforward/in/kernel", "model.layers.{layer}.mlp.up_proj.weight", "transpose"),
+    Weight("decoder/block/feedforward/out/kernel", "model.layers.{layer}.mlp.down_proj.weight", "transpose"),
+    Weight("decoder/norm/scale", "model.norm.weight"),
+    Weight("head/kernel", "lm_head.weight", "vocabulary transpose"),
+)
+
 LAYOUT = Layout(
     model_types=("llama",),
     architectures={"LlamaForCausalLM": {}, "LlamaModel": {}},
@@ -79,20 +94,7 @@ LAYOUT = Layout(
         Only("mlp_bias", False),
         Rotary(10000.0),
     ),
-    weights=(
-        Weight("embed/embedding", "model.embed_tokens.weight", "vocabulary"),
-        Weight("decoder/block/attention_norm/scale", "model.layers.{layer}.input_layernorm.weight"),
-        Weight("decoder/block/attention/query/kernel", "model.layers.{layer}.self_attn.q_proj.weight", "transpose"),
-        Weight("decoder/block/attention/key/kernel", "model.layers.{layer}.self_attn.k_proj.weight", "transpose"),
-        Weight("decoder/block/attention/value/kernel", "model.layers.{layer}.self_attn.v_proj.weight", "transpose"),
-        Weight("decoder/block/attention/out/kernel", "model.layers.{layer}.self_attn.o_proj.weight", "transpose"),
-        Weight("decoder/block/feedforward_norm/scale", "model.layers.{layer}.post_attention_layernorm.weight"),
-        Weight("decoder/block/feedforward/gate/kernel", "model.layers.{layer}.mlp.gate_proj.weight", "transpose"),
-        Weight("decoder/block/feedforward/in/kernel", "model.layers.{layer}.mlp.up_proj.weight", "transpose"),
-        Weight("decoder/block/feedforward/out/kernel", "model.layers.{layer}.mlp.down_proj.weight", "transpose"),
-        Weight("decoder/norm/scale", "model.norm.weight"),
-        Weight("head/kernel", "lm_head.weight", "vocabulary transpose"),
-    ),
+    weights=WEIGHTS,
     aliases=(("lm_head.weight", "model.embed_tokens.weight"),),
     prefix="model.",
     ignored=(r"rotary_emb\.inv_freq$",),

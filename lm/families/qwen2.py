@@ -1,5 +1,8 @@
 """Qwen2 and Qwen2.5 (Yang et al. 2024, arXiv 2407.10671, table 1; arXiv 2412.15115): biases of q, k and v alone."""
 
+from lm.families import llama
+from lm.families.base import ACTIVATIONS, Attribute, Layout, Rotary, Weight, Windows
+
 SWITCHES = {
     "norm": "rms",
     "norm_epsilon": 1e-6,
@@ -28,3 +31,31 @@ SIZES = {
         "vocabulary": 152064,
     },
 }
+
+LAYOUT = Layout(
+    model_types=("qwen2",),
+    architectures={"Qwen2ForCausalLM": {}, "Qwen2Model": {}},
+    attributes=(
+        Attribute("vocab_size", "vocabulary", 151936),
+        Attribute("max_position_embeddings", "context", 32768),
+        Attribute("hidden_size", "width", 4096),
+        Attribute("num_hidden_layers", "layers", 32),
+        Attribute("num_attention_heads", "heads", 32),
+        Attribute("num_key_value_heads", "kv_heads", 32),
+        Attribute("intermediate_size", "feedforward_width", 22016),
+        Attribute("hidden_act", "activation", "silu", values=ACTIVATIONS),
+        Attribute("rms_norm_eps", "norm_epsilon", 1e-6),
+        Attribute("tie_word_embeddings", "tied", False),
+        Windows(4096, "above", types=True),
+        Rotary(10000.0),
+    ),
+    weights=(
+        *llama.WEIGHTS,
+        Weight("decoder/block/attention/query/bias", "model.layers.{layer}.self_attn.q_proj.bias"),
+        Weight("decoder/block/attention/key/bias", "model.layers.{layer}.self_attn.k_proj.bias"),
+        Weight("decoder/block/attention/value/bias", "model.layers.{layer}.self_attn.v_proj.bias"),
+    ),
+    aliases=llama.LAYOUT.aliases,
+    prefix="model.",
+    ignored=llama.LAYOUT.ignored,
+)

@@ -90,12 +90,13 @@ class MixtureOfExperts(nn.Module):
     config: object
 
     @nn.compact
-    def __call__(self, hidden_BTD, segments_BT=None):
+    def __call__(self, hidden_BTD, segments_BT=None, dispatch: str = "ragged"):
         """Return what the experts answer, and the Routing.
 
         Args:
           hidden_BTD: tokens.
-          segments_BT: 0 is padding; None, in a pass with a cache: all are tokens, and none is dropped.
+          segments_BT: 0 is padding; None, in a pass with a cache: all are tokens.
+          dispatch: one of DISPATCHES.
         """
         c = self.config
         logits_BTE = Router(c, name="router")(hidden_BTD)
@@ -106,9 +107,8 @@ class MixtureOfExperts(nn.Module):
         is_text_BT = jnp.ones(hidden_BTD.shape[:2], bool) if segments_BT is None else segments_BT > 0
         taken_BTE = jnp.sum(jax.nn.one_hot(experts_BTK, c.experts), axis=2) * is_text_BT[..., None]
         hidden_BTD = jnp.asarray(hidden_BTD, c.dtype)
-        dispatch = DISPATCHES["ragged" if segments_BT is None else c.dispatch]
-        choice = Choice(experts_BTK, weights_BTK)
-        out_BTD, dropped_B = dispatch(c, hidden_BTD, choice, taken_BTE, Experts(c, name="experts"))
+        choice, give = Choice(experts_BTK, weights_BTK), DISPATCHES[dispatch]
+        out_BTD, dropped_B = give(c, hidden_BTD, choice, taken_BTE, Experts(c, name="experts"))
         count_B = jnp.maximum(jnp.sum(is_text_BT, axis=1, dtype=jnp.float32), 1)
         load_BE = jnp.sum(taken_BTE, axis=1)
         share_BE = jnp.sum(shares_BTE * is_text_BT[..., None], axis=1)

@@ -143,9 +143,10 @@ class Transformer(nn.Module):
         c = self.config
         embed = Embed(c, self.constrain, name="embed")
         memory = routing = None
+        dispatch = c.dispatch if cache is None else "ragged"  # padding must not decide which tokens find a place
         if encoder is not None:
             mask = masks.packed(encoder.segments, is_causal=False)
-            hidden_BSD, _, routing = self._read(embed, encoder, mask, "encoder", train)
+            hidden_BSD, _, routing = self._read(embed, encoder, mask, "encoder", train, dispatch)
             memory = hidden_BSD, encoder.segments
         is_encoder = c.architecture == "encoder"
         if cache is None:
@@ -154,7 +155,7 @@ class Transformer(nn.Module):
             mask = masks.cached(positions_BT, cache.key.shape[2])
         tokens = Tokens(inputs_BT, positions_BT, segments_BT)
         stack = "encoder" if is_encoder else "decoder"
-        hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
+        hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, dispatch, types_BT, memory, cache)
         if routing is not None:
             more = jax.tree.map(lambda *layers: jnp.concatenate(layers), routing, more)
         pooled_BTD = jnp.tanh(Dense(c, (c.width,), (c.width,), name="pooler")(hidden_BTD)) if c.pooler else None
@@ -163,7 +164,7 @@ class Transformer(nn.Module):
         hidden_BTD, unembed_DV, bias_V = HEADS[c.head](c, name="head")(hidden_BTD, embed.table(), train)
         return Output(hidden_BTD, unembed_DV, cache, bias_V, more, pooled_BTD)
 
-    def _read(self, embed, tokens: Tokens, mask, stack: str, train, types_BT=None, memory=None, cache=None):
+    def _read(self, embed, tokens, mask, stack, train, dispatch, types_BT=None, memory=None, cache=None):
         """Return the hidden states after the stack of that name, the cache, and the Routing or None."""
         c = self.config
         # The encoder of an encoder–decoder has positions, norm and values of its own.
@@ -193,6 +194,7 @@ class Transformer(nn.Module):
             segments=tokens.segments,
             memory=memory,
             layers=layers,
+            dispatch=dispatch,
             train=train,
         )
         return Stack(c, self.attend, self.constrain, layers, name=stack)(hidden_BTD, context, cache)

@@ -29,4 +29,4 @@ def causal(section, setting: Setting) -> Objective:
         out = forward(params, batch, key)
         return losses.scored(out, batch.targets, batch.weights, setting.logits, section, key)
 
-    return Objective(length=lambda context: context, shape=shape, loss=loss)
+    return Objective(length=lambda context: context, shape=shape, loss=loss, is_whole=True)

@@ -99,12 +99,11 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     import jax
 
     from lm import checkpoint, metrics
-    from lm.evaluate import heldout
-    from lm.generate.generator import generate
+    from lm.evaluate import gaps, heldout, samples
     from lm.report import page
     from lm.train import hooks, loop
     from lm.train.setup import parameter_names, setup
-    from lm.train.state import evaluated
+    from lm.train.state import State, evaluated
 
     jax.config.update("jax_default_matmul_precision", config.parallel.matmul_precision)
     say = lambda words: print(words, file=sys.stderr, flush=True)
@@ -128,15 +127,17 @@ def _train(config: object, folder: Path, stop: Stop) -> int:
     saver = checkpoint.Saver(folder / workdir.CHECKPOINTS, section.keep_latest, section.keep_best, progress.say)
     log = hooks.Log(run, parameter_names(run.bundle(state).model), writer, progress, start, seconds)
     parts = [(part.name, part.valid.bytes) for part in run.store.parts]
-    measure = lambda state: heldout.measure(
-        run.score, evaluated(state), progress.track(run.valid(), run.valid_batches), parts, stop.is_asked
-    )
+
+    def measure(state: State) -> dict[str, float] | None:
+        rows = progress.track(run.valid(), run.valid_batches)
+        values = heldout.measure(run.score, evaluated(state), rows, parts, run.is_whole, stop.is_asked)
+        return values and values | gaps.measure(run.bundle(state), run.held_out, run.usual)
+
     validation = hooks.Validation(measure, log, writer, progress)
-    prompt = section.sample_prompt
-    draw = lambda state: [prompt + done.text for done in generate(run.bundle(state), [prompt], config.sample)]
-    samples = hooks.Samples(folder / workdir.SAMPLES, draw, log, progress)
+    draw = lambda state: samples.draw(run.bundle(state), run.held_out(samples.ROWS), section.sample_prompt)
+    sampling = hooks.Samples(folder / workdir.SAMPLES, draw, log, progress)
     saving = hooks.Saving(saver, run, log, writer, validation.loss)
-    plan = [(1, log), (section.evaluate_every, validation), (section.sample_every, samples)]
+    plan = [(1, log), (section.evaluate_every, validation), (section.sample_every, sampling)]
     if section.profile_steps:
         plan.append((1, hooks.Profile(*section.profile_steps, folder / workdir.PROFILE, progress)))
     plan.append((section.checkpoint_every, saving))

@@ -108,14 +108,21 @@ class Validation:
                 return
             self._last = number, values["loss"]
             self._writer.write(number, {f"valid/{name}": value for name, value in values.items()})
-            self._progress.say(
-                f"step {number}: validation loss {values['loss']:.4f}, perplexity {values['perplexity']:.2f}, "
-                f"{values['bits_per_byte']:.4f} bits per byte"
-            )
+            self._progress.say(f"step {number}: validation {_words(values)}")
 
     def loss(self, number: int) -> float | None:
         """Return the loss measured at that step, if it was."""
         return self._last[1] if self._last and self._last[0] == number else None
+
+
+def _words(values: dict[str, float]) -> str:
+    words = [f"loss {values['loss']:.4f}", f"perplexity {values['perplexity']:.2f}"]
+    if "bits_per_byte" in values:
+        words.append(f"{values['bits_per_byte']:.4f} bits per byte")
+    for name in ("accuracy", "span_exact_match"):
+        if name in values:
+            words.append(f"{name.replace('_', ' ')} {values[name]:.2%} (baseline {values[f'baseline_{name}']:.2%})")
+    return ", ".join(words)
 
 
 class Samples:

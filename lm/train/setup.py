@@ -18,6 +18,7 @@ from lm.config.field import split
 from lm.config.resolve import bind, flatten
 from lm.costs import devices, flops
 from lm.data import batches, facts, store, windows
+from lm.evaluate import heldout
 from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import setting_of
 from lm.objective.catalog import objective
@@ -37,7 +38,9 @@ class Run(NamedTuple):
 
     config: resolved and bound. store: its tokens. facts: for run.json.
     batch: k → Batch. valid: () → valid_batches pairs (part, Batch) that hold every held-out token once.
-    step: (state, batch) → (state, metrics), compiled. score: (params, batch) → (sum, weight), compiled.
+    held_out: count → so many held-out rows, from all over them, on the host. usual: the most frequent target that is
+    text. is_whole: whether every token is a target.
+    step: (state, batch) → (state, metrics), compiled. score: (params, batch) → heldout.Sums, compiled.
     create: () → the State before the first step. restore: step → the State saved then.
     bundle: State → a Bundle to sample from. tokens: steps → training tokens in them.
     """
@@ -48,6 +51,9 @@ class Run(NamedTuple):
     batch: Callable[[int], Batch]
     valid: Callable[[], Iterator[tuple[int, Batch]]]
     valid_batches: int
+    held_out: Callable[[int], list[Batch]]
+    usual: int
+    is_whole: bool
     step: Callable[..., Any]
     score: Callable[..., Any]
     create: Callable[[], states.State]
@@ -124,6 +130,8 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         part, k = valid[number]
         return part, batches.batch(valid_rows[part], k, size, rows)
 
+    counts = heldout.counted(batches.spread(train, goal.shape, config.seed, heldout.COUNTED), config.model)
+    specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))
     view = Transformer(_unrolled(config.model))
@@ -135,7 +143,10 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
         step=compiling.compile_step(step, shape, mesh),
-        score=jax.jit(lambda params, batch: goal.loss(run_model, params, batch, None)[:2]),
+        held_out=lambda count: list(batches.spread(held_out, goal.shape, config.seed, count)),
+        usual=heldout.usual(counts, [specials.end, *specials.unwritten]),
+        is_whole=goal.is_whole,
+        score=jax.jit(heldout.scorer(goal.loss, run_model, heldout.usual(counts))),
         create=create,
         restore=restore,
         bundle=lambda state: Bundle(config, view, states.evaluated(state), tokens.tokenizer),

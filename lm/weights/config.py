@@ -3,6 +3,7 @@
 Whatever no row names is refused: a model that is read must be the model that was published, or none.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +15,10 @@ from lm.config.field import IDENTITY
 from lm.config.objective import USUAL
 from lm.config.resolve import resolve
 from lm.families import base
-from lm.families.base import Attribute, Layout, Only, Rotary, Silent, Windows
+from lm.families.base import Attribute, Labels, Layout, Only, Rotary, Silent, Windows, Words
 from lm.families.catalog import FAMILIES, switches
 from lm.refusal import Refusal, nearest
+from lm.weights import config_rotary
 
 _DERIVED = ("kv_heads", "head_width", "feedforward_width")  # null in theirs leaves them to be derived in both
 _LAYERS = 10_000  # at most, whatever a file says
@@ -115,6 +117,10 @@ def _resolved(fields: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
 
 def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     value = next((theirs[name] for name in (row.name, *row.older) if name in theirs), row.absent)
+    if value is None and row.like:
+        return {row.field: fields[row.like]}
+    if value is None and row.null is not None:
+        return {row.field: row.null}
     if value is None:
         if row.field not in _DERIVED:
             raise Refusal(f"config.json: {row.name} is null: it must be a value.")
@@ -124,15 +130,24 @@ def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[s
             allowed = ", ".join(map(str, row.values))
             raise Refusal(f"config.json: {row.name} is {value!r}: those read are {allowed}.")
         value = row.values[value]
-    if row.field == "layers" and not (type(value) is int and 0 < value <= _LAYERS):
+    if row.field in ("layers", "encoder_layers") and not (type(value) is int and 0 < value <= _LAYERS):
         raise Refusal(f"config.json: {row.name} is {value!r}: it must be from 1 to {_LAYERS}.")
     if row.plus and type(value) is int:
         value -= row.plus
+    if row.power != 1 and type(value) in (int, float):
+        if value <= 0:
+            raise Refusal(f"config.json: {row.name} is {value!r}: it must be above 0.")
+        value = value**row.power
     return {row.field: value}
 
 
 def _write_attribute(row: Attribute, section: Any) -> dict[str, Any]:
     value = section[row.field]
+    if row.null is not None and value == row.null:
+        return {row.name: None}
+    if row.power != 1:
+        value = value ** (1 / row.power)
+        value = round(value) if math.isclose(value, round(value), rel_tol=1e-9) else value
     if row.values:
         words = [word for word, ours in row.values.items() if ours == value]
         if not words:
@@ -142,6 +157,32 @@ def _write_attribute(row: Attribute, section: Any) -> dict[str, Any]:
             )
         value = words[0]
     return {row.name: value + row.plus if row.plus else value}
+
+
+def _read_words(row: Words, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    word = theirs.get(row.name, row.absent)
+    if not isinstance(word, str) or word not in row.values:
+        raise Refusal(f"config.json: {row.name} is {word!r}: those read are {', '.join(row.values)}.")
+    return dict(row.values[word])
+
+
+def _write_words(row: Words, section: Any) -> dict[str, Any]:
+    words = [word for word, says in row.values.items() if all(section[field] == value for field, value in says.items())]
+    if not words:
+        said = {field: section[field] for says in row.values.values() for field in says}
+        raise Refusal(f"the published layout of {section.family} has no {row.name} for a model with {said}.")
+    return {row.name: words[0]}
+
+
+def _read_labels(row: Labels, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    if fields.get("head") != "classify":
+        return {}
+    names = theirs.get("id2label")
+    return {"labels": len(names) if isinstance(names, dict) else theirs.get("num_labels", 2)}
+
+
+def _write_labels(row: Labels, section: Any) -> dict[str, Any]:
+    return {"num_labels": section.labels} if section.head == "classify" else {}
 
 
 def _read_only(row: Only, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,52 +197,33 @@ def _write_only(row: Only, section: Any) -> dict[str, Any]:
     return {} if row.absent is base.SAME else {row.name: row.value}
 
 
-def _read_rotary(row: Rotary, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the form of today, {"rope_parameters": {"rope_type", "rope_theta", …}}, or what came before it."""
-    plain = [theirs[name] for name in ("rope_theta", *row.older) if theirs.get(name) is not None]
-    given = {"rope_theta": [*plain, row.base][0]}
-    inner = theirs.get("rope_scaling") or theirs.get("rope_parameters") or {}
-    if not isinstance(inner, dict):
-        raise Refusal(f"config.json: rope_parameters is {inner!r}: it must be an object.")
-    given |= inner
-    kind = given.pop("rope_type", None) or given.pop("type", "default")
-    given.pop("type", None)
-    base = given.pop("rope_theta")
-    if type(base) not in (int, float):
-        raise Refusal(f"config.json: rope_theta is {base!r}: it must be a number.")
-    if kind != "default" or given:
-        raise Refusal(f"config.json: rope_parameters is {given | {'rope_type': kind}}: only 'default' is read.")
-    return {"rotary_base": float(base)}
-
-
-def _write_rotary(row: Rotary, section: Any) -> dict[str, Any]:
-    """Write both forms, so that older versions open it too."""
-    if section.positions != "rotary":
-        raise Refusal(
-            f"model.positions is {section.positions!r}: the published layout of {section.family} holds only 'rotary'."
-        )
-    return {
-        "rope_parameters": {"rope_type": "default", "rope_theta": section.rotary_base},
-        "rope_theta": section.rotary_base,
-    }
-
-
 def _read_windows(row: Windows, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     layers = fields["layers"]
-    width = theirs.get("sliding_window", row.absent)
+    width = _count("sliding_window", theirs.get("sliding_window", row.absent), or_null=True) or 0
     kinds = theirs.get("layer_types")
     if row.layers == "above" and not kinds:
-        first = theirs.get("max_window_layers", layers) if theirs.get("use_sliding_window", False) else layers
+        first = _count("max_window_layers", theirs.get("max_window_layers", layers))
+        first = first if theirs.get("use_sliding_window", False) else layers
         kinds = [_SLIDING if layer >= first else _FULL for layer in range(layers)]
     elif row.layers.startswith("not:") and not kinds:
         every = theirs.get("sliding_window_pattern", int(row.layers.removeprefix("not:")))
+        every = _count("sliding_window_pattern", every) or 1
         kinds = [_SLIDING if (layer + 1) % every else _FULL for layer in range(layers)]
     elif not kinds:
         kinds = [_SLIDING] * layers
-    if len(kinds) != layers or (odd := set(kinds) - {_SLIDING, _FULL}):
-        words = ", ".join(sorted(map(str, odd))) if len(kinds) == layers else f"{len(kinds)} of {layers} layers"
-        raise Refusal(f"config.json: layer_types has {words}: it must have {_FULL} or {_SLIDING} for every layer.")
-    return {"windows": _shortest([width or 0 if kind == _SLIDING else 0 for kind in kinds])}
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (_SLIDING, _FULL) for kind in kinds):
+        raise Refusal(
+            f"config.json: layer_types is {str(kinds)[:100]}: it must have {_FULL} or {_SLIDING} for each of {layers} "
+            "layers."
+        )
+    return {"windows": _shortest([width if kind == _SLIDING else 0 for kind in kinds])}
+
+
+def _count(name: str, value: Any, or_null: bool = False) -> Any:
+    """Return a whole number of at least 0, as an attribute gives it."""
+    if not (value is None and or_null) and (type(value) is not int or value < 0):
+        raise Refusal(f"config.json: {name} is {value!r}: it must be a whole number of at least 0.")
+    return value
 
 
 def _shortest(windows: list[int]) -> tuple[int, ...]:
@@ -232,24 +254,30 @@ def _write_windows(row: Windows, section: Any) -> dict[str, Any]:
 
 _NAMES = {
     Attribute: lambda row: [row.name, *row.older],
+    Words: lambda row: [row.name],
+    Labels: lambda row: ["id2label", "num_labels"],
     Only: lambda row: [row.name],
     Silent: lambda row: [row.names],
-    Rotary: lambda row: ["rope_parameters", "rope_theta", "rope_scaling", *row.older],
+    Rotary: config_rotary.names,
     Windows: lambda row: (
         ["sliding_window", "layer_types", "sliding_window_pattern", "use_sliding_window", "max_window_layers"]
     ),
 }
 _READ = {
     Attribute: _read_attribute,
+    Words: _read_words,
+    Labels: _read_labels,
     Only: _read_only,
     Silent: lambda row, theirs, fields: {},
-    Rotary: _read_rotary,
+    Rotary: config_rotary.read,
     Windows: _read_windows,
 }
 _WRITE = {
     Attribute: _write_attribute,
+    Words: _write_words,
+    Labels: _write_labels,
     Only: _write_only,
     Silent: lambda row, section: {},
-    Rotary: _write_rotary,
+    Rotary: config_rotary.write,
     Windows: _write_windows,
 }

@@ -53,6 +53,8 @@ def load(
       Refusal: a tensor is missing, one too many or of another shape; or the family's layout cannot hold the model.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    for pattern, word in config.layout(section.family).renamed:
+        tensors = {re.sub(pattern, word, name): tensor for name, tensor in tensors.items()}
     rows = _rows(section)
     names = _names(tensors, rows, section)
     flat = {}
@@ -83,12 +85,21 @@ def theirs(params: Any, section: Any) -> dict[str, Tensor]:
     return {name: tensor(name) for name in shared}
 
 
+def is_untied(tensors: Mapping[str, Tensor], section: Any) -> bool:
+    """Say whether the head of a model that its config calls tied is one of its own all the same."""
+    family = config.layout(section.family)
+    if not section.tied or family.untied not in tensors:
+        return False
+    return not _are_equal(tensors[family.untied], tensors[dict(family.aliases)[family.untied]])
+
+
 def _rows(section: Any) -> list[_Row]:
     """Return the rows of the model's leaves."""
     family = config.layout(section.family)
     ours = shapes(Transformer(section))
     leaves = dict(zip(trees.paths(ours), jax.tree.leaves(ours), strict=True))
-    weights = [row for row in family.weights if row.path in leaves]
+    is_for = lambda row: row.path in leaves and all(section[field] == value for field, value in row.when.items())
+    weights = [row for row in family.weights if is_for(row)]
     if odd := sorted(leaves.keys() - {row.path for row in weights}):
         raise Refusal(f"the published layout of {section.family} has no place for {', '.join(odd)}.")
     outputs: dict[str, list[int]] = {}  # of every shared tensor, row by row
@@ -130,10 +141,13 @@ def _names(tensors: Mapping[str, Tensor], rows: list[_Row], section: Any) -> dic
         if tensors[names[name]].shape != shape:
             raise Refusal(f"{names[name]} has the shape {tensors[names[name]].shape}: the model needs {shape}.")
     for name in sorted(aliases.keys() & tensors.keys()):
-        one, other = tensors[name], tensors[aliases[name]]
-        if one.shape != other.shape or not np.array_equal(one.read(), other.read()):
+        if not _are_equal(tensors[name], tensors[aliases[name]]):
             raise Refusal(f"{name} is not equal to {aliases[name]}: by config.json they are one.")
     return names
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and np.array_equal(one.read(), other.read())
 
 
 def _listed(names: list[str]) -> str:

@@ -154,6 +154,8 @@ def _described(published: Published, dtype: str) -> Description:
     dtypes = {tensor.dtype for tensor in published.tensors.values()} & {"float16", "float32", "float64", "bfloat16"}
     dtype = dtype or ("bfloat16" if dtypes == {"bfloat16"} else "float32")
     config = configs.from_theirs(published.config, parameter_dtype=dtype)
+    if layout.is_untied(published.tensors, config.model):
+        config = configs.from_theirs(published.config | {"tie_word_embeddings": False}, parameter_dtype=dtype)
     known = published.tokenizer
     if known:
         files: Mapping[str, dict[str, Any]] = {

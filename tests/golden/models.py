@@ -47,10 +47,62 @@ _GPT2 = {
     "n_inner": 40,
     **IDS,
 }
+_WINDOWED = {**_LLAMA, "sliding_window": 6}
+_QWEN2 = {name: value for name, value in _LLAMA.items() if name != "head_dim"}
+_SLIDING_LATE = {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}
+_GEMMA = {**_WINDOWED, "num_hidden_layers": 4, "query_pre_attn_scalar": 7, "tie_word_embeddings": True}
+_GEMMA3_ROTARY = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 900.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 70.0},
+}
+_NEOX = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": CONTEXT,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.25},
+    **IDS,
+}
+_MIXTRAL = {**_LLAMA, "num_hidden_layers": 2, "intermediate_size": 20, "num_local_experts": 5, "sliding_window": 6}
+_QWEN3_MOE = {
+    **_LLAMA,
+    "num_hidden_layers": 2,
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,  # rows of a multiple of 16 bytes, for torch
+    "norm_topk_prob": True,
+}
+
+
+def _scaled(**scaling: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_theta": 500.0, **scaling}}
+
+
+_LLAMA3 = _scaled(
+    rope_type="llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=16,
+)
 
 MODELS = {
     "gpt2": Tiny("GPT2LMHeadModel", "GPT2Config", _GPT2),
     "llama": Tiny("LlamaForCausalLM", "LlamaConfig", _LLAMA),
+    "gpt_neox": Tiny("GPTNeoXForCausalLM", "GPTNeoXConfig", _NEOX),
+    "mistral": Tiny("MistralForCausalLM", "MistralConfig", _WINDOWED),
+    "qwen2": Tiny("Qwen2ForCausalLM", "Qwen2Config", _QWEN2),
+    "qwen3": Tiny("Qwen3ForCausalLM", "Qwen3Config", _LLAMA),
+    "gemma2": Tiny("Gemma2ForCausalLM", "Gemma2Config", _GEMMA),
+    "gemma3": Tiny(
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        _GEMMA | {"rope_parameters": _GEMMA3_ROTARY, "num_hidden_layers": 7},
+    ),
+    "mixtral": Tiny("MixtralForCausalLM", "MixtralConfig", _MIXTRAL),
+    "qwen3_moe": Tiny("Qwen3MoeForCausalLM", "Qwen3MoeConfig", _QWEN3_MOE),
 }
 
 # Of the same families, other forms; compared by tests/parity alone.
@@ -58,6 +110,38 @@ FORMS = {
     "gpt2_untied": Tiny("GPT2LMHeadModel", "GPT2Config", _GPT2 | {"tie_word_embeddings": False}),
     "gpt2_defaults": Tiny("GPT2LMHeadModel", "GPT2Config", _GPT2 | {"n_inner": None, "activation_function": "gelu"}),
     "llama_tied": Tiny("LlamaForCausalLM", "LlamaConfig", _LLAMA | {"tie_word_embeddings": True}),
+    "llama_linear": Tiny("LlamaForCausalLM", "LlamaConfig", _LLAMA | _scaled(rope_type="linear", factor=3.0)),
+    "llama_3": Tiny("LlamaForCausalLM", "LlamaConfig", _LLAMA | _LLAMA3),
+    "gpt_neox_sequential": Tiny(
+        "GPTNeoXForCausalLM",
+        "GPTNeoXConfig",
+        _NEOX | {"use_parallel_residual": False, "hidden_act": "gelu_fast", "tie_word_embeddings": True},
+    ),
+    "gpt_neox_defaults": Tiny(
+        "GPTNeoXForCausalLM", "GPTNeoXConfig", {name: _NEOX[name] for name in _NEOX if name != "rope_parameters"}
+    ),
+    "mistral_without_windows": Tiny("MistralForCausalLM", "MistralConfig", _LLAMA | {"sliding_window": None}),
+    "qwen2_tied_and_late_windows": Tiny(
+        "Qwen2ForCausalLM", "Qwen2Config", _QWEN2 | _SLIDING_LATE | {"tie_word_embeddings": True}
+    ),
+    "qwen3_tied_and_late_windows": Tiny(
+        "Qwen3ForCausalLM", "Qwen3Config", _LLAMA | _SLIDING_LATE | {"tie_word_embeddings": True}
+    ),
+    "gemma2_without_caps": Tiny(
+        "Gemma2ForCausalLM", "Gemma2Config", _GEMMA | {"attn_logit_softcapping": None, "final_logit_softcapping": None}
+    ),
+    "gemma3_other_pattern": Tiny(
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {name: _GEMMA[name] for name in _GEMMA if name != "rope_parameters"}
+        | {"layer_types": ["full_attention", "full_attention", "sliding_attention", "full_attention"]},
+    ),
+    "mixtral_one_expert_a_token": Tiny(
+        "MixtralForCausalLM", "MixtralConfig", _MIXTRAL | {"num_experts_per_tok": 1, "sliding_window": None}
+    ),
+    "qwen3_moe_tied_and_weights_of_all_experts": Tiny(
+        "Qwen3MoeForCausalLM", "Qwen3MoeConfig", _QWEN3_MOE | {"norm_topk_prob": False, "tie_word_embeddings": True}
+    ),
 }
 
 
@@ -69,7 +153,9 @@ def make(tiny: Tiny, seed: int = 7) -> Any:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for path, tensor in model.named_parameters():
-            center = 1.0 if path.endswith("weight") and tensor.ndim == 1 else 0.0
+            # Gemma's scales are 1 + the parameter.
+            is_scale = path.endswith("weight") and tensor.ndim == 1 and "Gemma" not in tiny.model
+            center = 1.0 if is_scale else 0.0
             tensor.copy_(center + 0.3 * torch.randn(tensor.shape, generator=generator))
     return model
 

@@ -19,7 +19,9 @@ def ours(bundle, ids, mask):
     positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
     out = jax.jit(bundle.model.apply)({"params": bundle.params}, ids, positions, mask.astype(np.int32))
     logits = np.asarray(out.hidden @ out.unembed)
-    return logits if out.unembed_bias is None else logits + np.asarray(out.unembed_bias)
+    logits = logits if out.unembed_bias is None else logits + np.asarray(out.unembed_bias)
+    cap = bundle.config.model.logits_soft_cap
+    return cap * np.tanh(logits / cap) if cap else logits
 
 
 def greedy(bundle, row):

@@ -1,0 +1,151 @@
+"""A Bundle and held-out rows in; their gaps, hidden tokens or spans, as the model fills them, beside the truth, out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lm.batch import Batch
+from lm.generate import decode, samplers
+from lm.model.transformer import forward
+from lm.objective.losses import log_softmax_parts, logits_of
+from lm.text.tokenizer import Specials
+from lm.weights.place import Bundle
+
+ROWS = 64  # held-out rows whose spans are restored when they are measured
+
+_GREEDY = samplers.Settings(temperature=0.0, top_k=0, top_p=1.0)
+
+
+class Piece(NamedTuple):
+    """A stretch of a text. ids: as the model has it. truth: as it was, where it was hidden; None: it was seen."""
+
+    ids: list[int]
+    truth: list[int] | None = None
+
+
+def masked(bundle: Bundle, rows: Sequence[Batch]) -> list[list[Piece]]:
+    """Return the text of each row with the likeliest tokens in the places that are scored (an encoder)."""
+    return [
+        [
+            Piece([int(guess)], [int(target)]) if weight else Piece([int(token)])
+            for token, guess, target, weight, segment in zip(
+                row.inputs, guesses, row.targets, row.weights, row.segments, strict=True
+            )
+            if segment
+        ]
+        for row, guesses in zip(rows, likeliest(bundle, rows), strict=True)
+    ]
+
+
+def likeliest(bundle: Bundle, rows: Sequence[Batch]) -> np.ndarray:
+    """Return the likeliest id, or class, at every place of the rows, `(B, T)`."""
+    batch = jax.tree.map(lambda *fields: np.stack(fields), *rows)
+    return np.asarray(_likeliest(bundle.model, bundle.params, batch))
+
+
+@partial(jax.jit, static_argnums=0)
+def _likeliest(model, params, batch):
+    out = forward(model)(params, batch, None)
+    logits_BTV, _ = log_softmax_parts(out.hidden, out.unembed, logits_of(model.config), out.unembed_bias)
+    return jnp.argmax(logits_BTV, axis=-1)
+
+
+def spans(bundle: Bundle, rows: Sequence[Batch]) -> list[list[Piece]]:
+    """Return the text of each segment of the rows, its spans as an encoder–decoder says them, greedily.
+
+    What it says is generated token by token from its own words, and read up to end-of-text.
+    """
+    found = [task for row in rows for task in tasks(row)]
+    said = answers(bundle, [given for given, _ in found], max(len(row.inputs) for row in rows))
+    specials = bundle.tokenizer.specials
+    texts = []
+    for (given, wanted), answer in zip(found, said, strict=True):
+        truth, guess = cut(wanted, specials), cut(answer, specials)
+        texts.append(
+            [
+                Piece(guess.get(token, []), truth[token]) if token in truth else Piece([token])
+                for token in given
+                if token != specials.end
+            ]
+        )
+    return texts
+
+
+def tasks(row: Batch) -> Iterable[tuple[list[int], list[int]]]:
+    """Yield what is given and what is wanted of every segment of an encoder–decoder's row that has both."""
+    for number in range(1, int(row.segments.max()) + 1):
+        given, wanted = row.encoder_inputs[row.encoder_segments == number], row.targets[row.segments == number]
+        if len(wanted):
+            yield given.tolist(), wanted.tolist()
+
+
+def answers(bundle: Bundle, prompts: Sequence[list[int]], length: int) -> list[list[int]]:
+    """Return the likeliest tokens that a decoder says of each prompt that its encoder reads, up to end-of-text."""
+    specials, context = bundle.tokenizer.specials, bundle.model.config.context
+    ids = np.zeros((len(prompts), context), np.int32)
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    reading = decode.prefill(bundle.model, bundle.params, ids, lengths, specials.start)
+    count = min(length, context - 1)
+    _, tokens, _ = decode.extend(bundle.model, _GREEDY, count, bundle.params, reading, jax.random.key(0), 0)
+    rows = np.asarray(tokens).tolist()
+    return [row[: row.index(specials.end)] if specials.end in row else row for row in rows]
+
+
+def cut(ids: Iterable[int], specials: Specials) -> dict[int, list[int]]:
+    """Return the tokens behind each sentinel; only the first time that a sentinel stands there counts."""
+    found: dict[int, list[int]] = {}
+    span: list[int] = []
+    for token in ids:
+        if token in specials.sentinels:
+            span = []
+            found.setdefault(token, span)
+        elif token != specials.end:
+            span.append(token)
+    return found
+
+
+def measure(bundle: Bundle, rows: Callable[[int], Sequence[Batch]], usual: int) -> dict[str, float]:
+    """Return what `exact` does of the spans in the first ROWS held-out rows, of an objective and a model that have any.
+
+    Args:
+      bundle: the model.
+      rows: count → so many held-out rows.
+      usual: the most frequent token of the text.
+    """
+    is_pair = bundle.config.model.architecture == "encoder_decoder"
+    if bundle.config.objective.name not in ("span", "mixture") or not is_pair:
+        return {}
+    return exact(spans(bundle, rows(ROWS)), usual)
+
+
+def exact(texts: Iterable[Sequence[Piece]], usual: int) -> dict[str, float]:
+    """Return the share of hidden pieces that are as they were: span_exact_match.
+
+    And baseline_span_exact_match, of a model that always says the one token `usual`.
+    """
+    pieces = [piece for text in texts for piece in text if piece.truth is not None]
+    share = lambda hits: sum(hits) / max(1, len(pieces))
+    return {
+        "span_exact_match": share(piece.ids == piece.truth for piece in pieces),
+        "baseline_span_exact_match": share(piece.truth == [usual] for piece in pieces),
+    }
+
+
+def spelled(text: Sequence[Piece], tokenizer: Any) -> str:
+    """Return a text, its gaps as ⟦guess⟧ where that is right, and as ⟦guess|truth⟧ where it is not."""
+    words, before = [], []
+    for piece in text:
+        read = lambda ids: tokenizer.decode(ids, before)  # noqa: B023 (called here)
+        if piece.truth is None:
+            words.append(read(piece.ids))
+        else:
+            truth = read(piece.truth)
+            words.append(f"⟦{truth}⟧" if piece.ids == piece.truth else f"⟦{read(piece.ids)}|{truth}⟧")
+        before = piece.ids if piece.truth is None else piece.truth
+    return "".join(words)

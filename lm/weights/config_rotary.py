@@ -1,0 +1,118 @@
+"""Rotary positions as a config.json says them in, our fields of them out; and back.
+
+Today's form is {"rope_parameters": {"rope_type": …, "rope_theta": …, …}}, with one such object for each kind of layer
+where windowed layers have a base of their own; what came before it is "rope_theta" beside "rope_scaling".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lm.families.base import Rotary
+from lm.refusal import Refusal
+
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+_SHARE, _LOCAL, _CONTEXT = "partial_rotary_factor", "rope_local_base_freq", "original_max_position_embeddings"
+
+# Their rope_type → our rotary_scaling, and its numbers: their name → our field.
+_SCALINGS: dict[str, tuple[str, dict[str, str]]] = {
+    "default": ("none", {}),
+    "linear": ("linear", {"factor": "rotary_factor"}),
+    "llama3": (
+        "llama3",
+        {
+            "factor": "rotary_factor",
+            "low_freq_factor": "rotary_low",
+            "high_freq_factor": "rotary_high",
+            _CONTEXT: "rotary_original_context",
+        },
+    ),
+}
+
+
+def names(row: Rotary) -> list[str]:
+    """Return the attributes that a row reads."""
+    own = [_SHARE, *row.shares] if row.share is not None else []
+    own += [_LOCAL] if row.window_base is not None else []
+    return ["rope_parameters", "rope_theta", "rope_scaling", *row.older, *own]
+
+
+def read(row: Rotary, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our fields of rotary positions.
+
+    Raises:
+      Refusal: a type that there is not, or a number that is missing, none or not read.
+    """
+    given, scaling = _object(theirs, "rope_parameters"), _object(theirs, "rope_scaling")
+    found = {}
+    if row.window_base is not None:
+        sliding = _object(given, _SLIDING)
+        base = _first([sliding.pop("rope_theta", None), theirs.get(_LOCAL), row.window_base])
+        if _type(sliding) != "default" or sliding:
+            raise Refusal(f"config.json: rope_parameters of {_SLIDING} has {sliding}: that is not read.")
+        found["rotary_window_base"] = _number("rope_theta", base)
+        given = _object(given, _FULL) | scaling if given.keys() <= {_FULL, _SLIDING} else given
+    else:
+        given = scaling or given
+    plain = [theirs.get(name) for name in (*row.older, "rope_theta")]
+    found["rotary_base"] = _number("rope_theta", _first([given.pop("rope_theta", None), *plain, row.base]))
+    if row.share is not None:
+        plain = [theirs.get(name) for name in (*row.shares, _SHARE)]
+        found["rotary_share"] = _number(_SHARE, _first([given.pop(_SHARE, None), *plain, row.share]))
+    kind = _type(given)
+    if kind not in _SCALINGS:
+        raise Refusal(
+            f"config.json: rope_parameters is {given | {'rope_type': kind}}: "
+            f"types that are read are {', '.join(_SCALINGS)}."
+        )
+    found["rotary_scaling"], numbers = _SCALINGS[kind]
+    if _CONTEXT in numbers:
+        given.setdefault(_CONTEXT, fields["context"])
+    if odd := sorted(given.keys() ^ numbers.keys()):
+        words = f"it has or lacks {', '.join(odd)}"
+        raise Refusal(f"config.json: rope_parameters is {given | {'rope_type': kind}}: {words}.")
+    return found | {field: _number(name, given[name]) for name, field in numbers.items()}
+
+
+def write(row: Rotary, section: Any) -> dict[str, Any]:
+    """Return both forms, so that older versions open it too."""
+    if section.positions != "rotary":
+        raise Refusal(
+            f"model.positions is {section.positions!r}: the published layout of {section.family} holds only 'rotary'."
+        )
+    kind, fields = next((kind, fields) for kind, (ours, fields) in _SCALINGS.items() if ours == section.rotary_scaling)
+    scaling = {"rope_type": kind} | {name: section[field] for name, field in fields.items()}
+    full = scaling | {"rope_theta": section.rotary_base}
+    theirs: dict[str, Any] = {[*row.older, "rope_theta"][0]: section.rotary_base}
+    if row.share is not None:
+        full[_SHARE] = section.rotary_share
+        theirs[[*row.shares, _SHARE][0]] = section.rotary_share
+    if row.window_base is not None:
+        theirs[_LOCAL] = section.rotary_window_base
+        sliding = {"rope_type": "default", "rope_theta": section.rotary_window_base}
+        theirs["rope_parameters"] = {_FULL: full, _SLIDING: sliding}
+    else:
+        theirs["rope_parameters"] = full
+    return theirs | ({} if kind == "default" else {"rope_scaling": scaling})
+
+
+def _object(theirs: Mapping[str, Any], name: str) -> dict[str, Any]:
+    inner = theirs.get(name) or {}
+    if not isinstance(inner, dict):
+        raise Refusal(f"config.json: {name} is {inner!r}: it must be an object.")
+    return dict(inner)
+
+
+def _type(given: dict[str, Any]) -> Any:
+    """Return the type, by both its names, and take it out."""
+    older = given.pop("type", None)
+    return given.pop("rope_type", None) or older or "default"
+
+
+def _first(values: list[Any]) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _number(name: str, value: Any) -> int | float:
+    if type(value) not in (int, float):
+        raise Refusal(f"config.json: {name} is {value!r}: it must be a number.")
+    return value if name == _CONTEXT else float(value)

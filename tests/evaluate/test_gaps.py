@@ -1,0 +1,125 @@
+"""Gaps filled and spans restored: against a model read step by step, and in words."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from lm.evaluate import gaps, samples
+from lm.evaluate.gaps import Piece
+from lm.model.transformer import Transformer, forward
+from lm.objective.catalog import objective
+from lm.text.tokenizer import Specials
+from lm.weights.bundle import Bundle
+
+SPECIALS = Specials(61, end=0, start=0, mask=60, sentinels=tuple(range(40, 60)), unwritten=(0, *range(40, 61)))
+
+
+class Letters:
+    """A tokenizer of one letter an id."""
+
+    specials = SPECIALS
+
+    def decode(self, ids, after=()):
+        return "".join(chr(64 + index) for index in ids if index)
+
+
+def _bundle(config, random_params):
+    model = Transformer(config.model)
+    return Bundle(config, model, random_params(model), Letters())
+
+
+def _rows(config, setting, random_window, count):
+    goal = objective(config.objective, setting(config.model))
+    tokens = goal.length(config.model.context) + 1
+    return [goal.shape(random_window(tokens, seed), (0, seed)) for seed in range(count)]
+
+
+def test_spans_are_said_greedily_up_to_the_end(tiny, setting, random_params, random_window):
+    config = tiny(model__architecture="encoder_decoder", objective__name="span", model__context=23, model__layers=1)
+    bundle = _bundle(config, random_params)
+    rows = _rows(config, setting, random_window, 3)
+    found = [task for row in rows for task in gaps.tasks(row)]
+    assert len(found) > 3
+    length = len(rows[0].inputs)
+    said = gaps.answers(bundle, [given for given, _ in found], length)
+    run = jax.jit(lambda batch: forward(bundle.model)(bundle.params, batch, None))
+    for (given, _), answer in zip(found, said, strict=True):
+        ids = [SPECIALS.start]
+        while len(ids) <= length:
+            read = np.array([given + [0] * (23 - len(given))], np.int32)
+            here = np.array([ids + [0] * (length + 1 - len(ids))], np.int32)
+            batch = rows[0]._replace(
+                inputs=here, segments=(np.arange(length + 1)[None] < len(ids)).astype(np.int32),
+                positions=np.arange(length + 1)[None], encoder_inputs=read,
+                encoder_segments=(np.arange(23)[None] < len(given)).astype(np.int32),
+                encoder_positions=np.arange(23)[None],
+            )  # fmt: skip
+            out = run(batch)
+            ids.append(int(np.argmax((out.hidden[0, len(ids) - 1] @ out.unembed)[:61])))
+            if ids[-1] == SPECIALS.end:
+                break
+        assert answer == [token for token in ids[1:] if token != SPECIALS.end]
+
+
+def test_masked_places_have_the_likeliest_tokens(tiny, setting, random_params, random_window):
+    config = tiny(model__architecture="encoder", objective__name="masked", model__context=23, model__layers=1)
+    bundle = _bundle(config, random_params)
+    rows = _rows(config, setting, random_window, 2)
+    for row, text in zip(rows, gaps.masked(bundle, rows), strict=True):
+        assert [(piece.truth or piece.ids)[0] for piece in text] == row.targets.tolist()
+        hidden = np.array([piece.truth is not None for piece in text])
+        np.testing.assert_array_equal(hidden, row.weights > 0)
+        alone = jax.tree.map(lambda field: field[None], row)
+        out = forward(bundle.model)(bundle.params, alone, None)
+        likeliest = np.argmax((out.hidden[0] @ out.unembed)[:, :61], axis=1)
+        assert [piece.ids[0] for piece in text if piece.truth] == likeliest[hidden].tolist()
+
+
+def test_a_span_is_what_stands_behind_its_sentinel():
+    assert gaps.cut([40, 1, 2, 41, 42, 3, 40, 9, 0], SPECIALS) == {40: [1, 2], 41: [], 42: [3]}
+    assert gaps.cut([5, 6, 41, 7], SPECIALS) == {41: [7]} and gaps.cut([], SPECIALS) == {}
+
+
+TEXT = [Piece([1]), Piece([2, 3], [2, 3]), Piece([4]), Piece([5], [6, 7]), Piece([], [8])]
+
+
+def test_only_spans_that_are_whole_count():
+    found = gaps.exact([TEXT, [Piece([9]), Piece([8], [8])]], usual=8)
+    assert found == {"span_exact_match": 2 / 4, "baseline_span_exact_match": 2 / 4}
+
+
+def test_gaps_are_marked_with_what_was_there():
+    assert gaps.spelled(TEXT, Letters()) == "A⟦BC⟧D⟦E|FG⟧⟦|H⟧"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"), [("masked", "encoder"), ("span", "encoder_decoder"), ("mixture", "encoder_decoder")]
+)
+def test_samples_show_held_out_rows(tiny, setting, random_params, random_window, name, architecture):
+    config = tiny(model__architecture=architecture, objective__name=name, model__context=23, model__layers=1)
+    bundle = _bundle(config, random_params)
+    shown = samples.draw(bundle, _rows(config, setting, random_window, samples.ROWS), "")
+    assert len(shown) == samples.ROWS and all(" right\n" in text for text in shown)
+    assert any("⟦" in text for text in shown)
+
+
+def test_samples_of_classes_and_answers(tiny, setting, random_params):
+    from lm.data.pairs import Pair
+
+    pair = Pair(np.array([1, 2], np.int32), np.array([3], np.int32), 0)
+    config = tiny(model__architecture="encoder_decoder", objective__name="seq2seq", data__source="embedded:summaries")
+    bundle = _bundle(config, random_params)
+    goal = objective(config.objective, setting(config.model))
+    (text,) = samples.draw(bundle, [goal.shape(pair, (0, 0))], "")
+    assert text.startswith("── AB\n→ ") and text.endswith("\ntarget: C")
+    config = tiny(
+        model__architecture="encoder", objective__name="classify", data__source="embedded:kinds",
+        objective__labels=("good", "bad"),
+    )  # fmt: skip
+    bundle = _bundle(config, random_params)
+    words = SimpleNamespace(encode=lambda text: np.array([{"good": 3, "bad": 4}[text]], np.int32))
+    goal = objective(config.objective, setting(config.model)._replace(tokenizer=words))
+    (text,) = samples.draw(bundle, [goal.shape(pair, (0, 0))], "")
+    assert text in ("── AB\n→ ⟦good⟧", "── AB\n→ ⟦bad|good⟧")
