@@ -19,7 +19,7 @@ class Context(NamedTuple):
     positions: int32 `(B, T)`. mask: masks.Mask. bias: of the scores, or None. embedded: what entered the first
     block, `(B, T, D)`. token_values: of value embeddings, `(tables, B, T, K, C)`, or None. train: dropout on.
     layers: of this stack. segments: `(B, T)`, or None. memory: what an encoder read, (hidden `(B, S, D)`, segments
-    `(B, S)`), or None.
+    `(B, S)`), or None. dispatch: how tokens get to experts, see moe.DISPATCHES.
     """
 
     positions: Any
@@ -31,6 +31,7 @@ class Context(NamedTuple):
     layers: int
     segments: Any = None
     memory: Any = None
+    dispatch: str = "ragged"
 
 
 def _pre(hidden, branches, norm, join):
@@ -85,6 +86,7 @@ class Block(nn.Module):
     config: object
     attend: Callable
     constrain: Callable
+    by_rows: Callable = lambda function: function
 
     @nn.compact
     def __call__(self, hidden_BTD, cache, layer, window: int, context: Context):
@@ -126,7 +128,9 @@ class Block(nn.Module):
 
         def experts(x_BTD):
             nonlocal routing
-            branch_BTD, routing = MixtureOfExperts(c, name="feedforward")(x_BTD, context.segments)
+            branch_BTD, routing = MixtureOfExperts(c, self.by_rows, name="feedforward")(
+                x_BTD, context.segments, context.dispatch
+            )
             return branch_BTD
 
         branches = [("attention", attention)]

@@ -110,11 +110,13 @@ class Transformer(nn.Module):
     config: config.model, resolved and bound.
     attend: one of lm/model/attend.py.
     constrain: (array, name) → array, placing named activations on a mesh; the identity without one.
+    by_rows: (function of what rows share and of rows) → the same, run by each device on its rows; likewise.
     """
 
     config: object
     attend: Callable = attends.einsum
     constrain: Callable = lambda array, name: array
+    by_rows: Callable = lambda function: function
 
     @nn.compact
     def __call__(
@@ -143,9 +145,10 @@ class Transformer(nn.Module):
         c = self.config
         embed = Embed(c, self.constrain, name="embed")
         memory = routing = None
+        dispatch = c.dispatch if cache is None else "ragged"  # padding must not decide which tokens find a place
         if encoder is not None:
             mask = masks.packed(encoder.segments, is_causal=False)
-            hidden_BSD, _, routing = self._read(embed, encoder, mask, "encoder", train)
+            hidden_BSD, _, routing = self._read(embed, encoder, mask, "encoder", train, dispatch)
             memory = hidden_BSD, encoder.segments
         is_encoder = c.architecture == "encoder"
         if cache is None:
@@ -154,7 +157,7 @@ class Transformer(nn.Module):
             mask = masks.cached(positions_BT, cache.key.shape[2])
         tokens = Tokens(inputs_BT, positions_BT, segments_BT)
         stack = "encoder" if is_encoder else "decoder"
-        hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, types_BT, memory, cache)
+        hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, dispatch, types_BT, memory, cache)
         if routing is not None:
             more = jax.tree.map(lambda *layers: jnp.concatenate(layers), routing, more)
         pooled_BTD = jnp.tanh(Dense(c, (c.width,), (c.width,), name="pooler")(hidden_BTD)) if c.pooler else None
@@ -163,7 +166,7 @@ class Transformer(nn.Module):
         hidden_BTD, unembed_DV, bias_V = HEADS[c.head](c, name="head")(hidden_BTD, embed.table(), train)
         return Output(hidden_BTD, unembed_DV, cache, bias_V, more, pooled_BTD)
 
-    def _read(self, embed, tokens: Tokens, mask, stack: str, train, types_BT=None, memory=None, cache=None):
+    def _read(self, embed, tokens, mask, stack, train, dispatch, types_BT=None, memory=None, cache=None):
         """Return the hidden states after the stack of that name, the cache, and the Routing or None."""
         c = self.config
         # The encoder of an encoder–decoder has positions, norm and values of its own.
@@ -193,15 +196,17 @@ class Transformer(nn.Module):
             segments=tokens.segments,
             memory=memory,
             layers=layers,
+            dispatch=dispatch,
             train=train,
         )
-        return Stack(c, self.attend, self.constrain, layers, name=stack)(hidden_BTD, context, cache)
+        return Stack(c, self.attend, self.constrain, self.by_rows, layers, name=stack)(hidden_BTD, context, cache)
 
 
 def initial(model: Transformer, key) -> Any:
     """Return a model's parameters, drawn by the key."""
     ids = jnp.zeros((1, 2), jnp.int32)
     encoder = Tokens(ids, ids, ids) if model.config.architecture == "encoder_decoder" else None
+    model = model.clone(by_rows=lambda function: function)  # since there is but one row
     return model.init(key, ids, ids, ids, encoder=encoder)["params"]
 
 

@@ -63,6 +63,7 @@ def write(tokenizer: Tokenizer, folder: Path, ids: Mapping[str, Any]) -> None:
 
 
 def _config(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, Any]:
+    ids = {"mask_token_id": tokenizer.specials.mask, **ids}
     named = {f"{role}_token": ids.get(f"{role}_token_id") for role in _ROLES}
     spelled = {name: tokenizer.spelled(index) for name, index in named.items() if type(index) is int}
     return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **spelled}

@@ -135,8 +135,8 @@ def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[s
     if row.plus and type(value) is int:
         value -= row.plus
     if row.power != 1 and type(value) in (int, float):
-        if value <= 0:
-            raise Refusal(f"config.json: {row.name} is {value!r}: it must be above 0.")
+        if not 0 < value < 1e30:
+            raise Refusal(f"config.json: {row.name} is {str(value)[:60]}: it must be above 0, and no larger than 1e30.")
         value = value**row.power
     return {row.field: value}
 
@@ -199,20 +199,31 @@ def _write_only(row: Only, section: Any) -> dict[str, Any]:
 
 def _read_windows(row: Windows, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     layers = fields["layers"]
-    width = theirs.get("sliding_window", row.absent)
+    width = _count("sliding_window", theirs.get("sliding_window", row.absent), or_null=True) or 0
     kinds = theirs.get("layer_types")
     if row.layers == "above" and not kinds:
-        first = theirs.get("max_window_layers", layers) if theirs.get("use_sliding_window", False) else layers
+        first = _count("max_window_layers", theirs.get("max_window_layers", layers))
+        first = first if theirs.get("use_sliding_window", False) else layers
         kinds = [_SLIDING if layer >= first else _FULL for layer in range(layers)]
     elif row.layers.startswith("not:") and not kinds:
         every = theirs.get("sliding_window_pattern", int(row.layers.removeprefix("not:")))
+        every = _count("sliding_window_pattern", every) or 1
         kinds = [_SLIDING if (layer + 1) % every else _FULL for layer in range(layers)]
     elif not kinds:
         kinds = [_SLIDING] * layers
-    if len(kinds) != layers or (odd := set(kinds) - {_SLIDING, _FULL}):
-        words = ", ".join(sorted(map(str, odd))) if len(kinds) == layers else f"{len(kinds)} of {layers} layers"
-        raise Refusal(f"config.json: layer_types has {words}: it must have {_FULL} or {_SLIDING} for every layer.")
-    return {"windows": _shortest([width or 0 if kind == _SLIDING else 0 for kind in kinds])}
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (_SLIDING, _FULL) for kind in kinds):
+        raise Refusal(
+            f"config.json: layer_types is {str(kinds)[:100]}: it must have {_FULL} or {_SLIDING} for each of {layers} "
+            "layers."
+        )
+    return {"windows": _shortest([width if kind == _SLIDING else 0 for kind in kinds])}
+
+
+def _count(name: str, value: Any, or_null: bool = False) -> Any:
+    """Return a whole number of at least 0, as an attribute gives it."""
+    if not (value is None and or_null) and (type(value) is not int or value < 0):
+        raise Refusal(f"config.json: {name} is {value!r}: it must be a whole number of at least 0.")
+    return value
 
 
 def _shortest(windows: list[int]) -> tuple[int, ...]:

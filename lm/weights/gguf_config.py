@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lm.families.base import COMMON
+from lm.families.base import SILENT as SILENT_NAMES
 from lm.refusal import Refusal
 from lm.weights.gguf_names import FORMS, NEUTRAL, SILENT, Form
 
@@ -18,11 +20,10 @@ _WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_cou
 _SCALING = "rope.scaling."
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # of all that Meta published
 _LLAMA3_TEXT = 8192  # tokens that they were trained on first
+# Attributes that change nothing beside those of SILENT: what only training reads, what other attributes say too.
 _UNSAID = re.compile(
-    r"_?name_or_path|architectures|model_type|transformers_version|(torch_)?dtype|use_cache|\w+_token_id|"
-    r"\w*dropout|initializer_range|pretraining_tp|max_window_layers|router_\w+|output_router_logits|summary_\w+|"
-    r"\w+_pdrop|reorder_and_upcast_attn|n_ctx|tie_word_embeddings|vocab_size|cache_implementation|"
-    r"use_bidirectional_attention|_sliding_window_pattern"
+    rf"{SILENT_NAMES.names}|router_\w+|summary_\w+|reorder_and_upcast_attn|n_ctx|vocab_size|tie_word_embeddings|"
+    r"max_window_layers|_sliding_window_pattern|cache_implementation"
 )
 
 
@@ -55,8 +56,9 @@ def read(path: Path, metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int
         config["head_dim"] = _head(path, config, said)
         config["rope_scaling"] = _scaling(path, said)
     if form.windows:
-        config["layer_types"] = _kinds_of_layers(form, config)
-        config["query_pre_attn_scalar"] = _scale(form, config)
+        share = config["hidden_size"] // config["num_attention_heads"]
+        config["layer_types"] = _kinds_of_layers(form, layers)
+        config["query_pre_attn_scalar"] = _scale(form, layers, share, config["head_dim"])
     for key, value in said.items():
         if key not in SILENT and (key not in NEUTRAL or value != NEUTRAL[key]):
             _refuse(path, f"it says {form.architecture}.{key} = {str(value)[:60]}, which cannot be followed")
@@ -108,27 +110,27 @@ def write(config: Mapping[str, Any]) -> tuple[Form, dict[str, int | float | str]
     if kind == "gpt2" and given.get("n_inner") is None:
         given["n_inner"] = 4 * given["n_embd"]
     for field in form.fields:
-        value = given.pop(field.attribute, field.absent)
+        value = given.pop(field.newer, given.pop(field.attribute, field.absent))
         if not _can_be(value, field.is_number):
             raise Refusal(f"a GGUF file of {kind} needs {field.attribute}, which is {value!r} here.")
         metadata[field.key] = float(value) if field.is_number else value
-    wanted = dict(form.fixed)
+    wanted = {row.name: row.value for row in COMMON} | {"use_bidirectional_attention": False} | form.fixed
     if "rope.freq_base" in metadata:
         heads = metadata["attention.head_count"]
         width = given.pop("head_dim", None) or metadata["embedding_length"] // heads
         metadata |= dict.fromkeys(_WIDTHS, width) | _scaling_out(given, kind)
         metadata["vocab_size"] = config["vocab_size"]
+    wanted["layer_types"] = _kinds_of_layers(form, metadata["block_count"])
     if form.windows:
-        sizes = {"num_hidden_layers": metadata["block_count"], "head_dim": width, "num_attention_heads": heads}
-        sizes["hidden_size"] = metadata["embedding_length"]
-        wanted |= {"layer_types": _kinds_of_layers(form, sizes), "query_pre_attn_scalar": _scale(form, sizes)}
-        wanted |= {"sliding_window_pattern": form.windows}
-    elif given.get("use_sliding_window") is False:  # then a width may be there, and says nothing
-        wanted["sliding_window"] = given.get("sliding_window")
-    else:
+        scale = _scale(form, metadata["block_count"], metadata["embedding_length"] // heads, width)
+        wanted |= {"query_pre_attn_scalar": scale, "sliding_window_pattern": form.windows}
+    elif given.get("use_sliding_window") is not False:  # else a width may be there, and says nothing
         wanted["sliding_window"] = None
+    else:
+        del given["sliding_window"]
     for name, value in given.items():
-        if not _UNSAID.fullmatch(name) and (name not in wanted or value != wanted[name]):
+        is_as_wanted = name in wanted and (value == wanted[name] or not (value or wanted[name]))
+        if not is_as_wanted and not _UNSAID.fullmatch(name):
             raise Refusal(f"a GGUF file of {kind} cannot say {name} = {value!r}.")
     return form, {f"{form.architecture}.{key}": value for key, value in metadata.items()}
 
@@ -163,8 +165,8 @@ def _shortest(value: float) -> float:
 
 def count(form: Form, config: Mapping[str, Any], key: str) -> int:
     """Return a count of config.json by its name in the metadata."""
-    (attribute,) = (field.attribute for field in form.fields if field.key == key)
-    return config[attribute]
+    (field,) = (field for field in form.fields if field.key == key)
+    return config[field.newer if field.newer in config else field.attribute]
 
 
 def _vocabulary(path: Path, said: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -229,16 +231,21 @@ def _one_style(config: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _kinds_of_layers(form: Form, config: Mapping[str, Any]) -> list[str]:
-    is_full = lambda layer: (layer + 1) % form.windows == 0
-    return ["full_attention" if is_full(layer) else "sliding_attention" for layer in range(config["num_hidden_layers"])]
+def _kinds_of_layers(form: Form, layers: int) -> list[str]:
+    is_full = lambda layer: not form.windows or (layer + 1) % form.windows == 0
+    return ["full_attention" if is_full(layer) else "sliding_attention" for layer in range(layers)]
 
 
-def _scale(form: Form, config: Mapping[str, Any]) -> int:
-    """Return what the queries are divided by the root of; llama.cpp knows it from the number of layers."""
-    if config["num_hidden_layers"] == form.scaled:
-        return config["hidden_size"] // config["num_attention_heads"]
-    return config["head_dim"]
+def _scale(form: Form, layers: int, share: int, width: int) -> int:
+    """Return what the queries are divided by the root of; llama.cpp knows it from the number of layers.
+
+    Args:
+      form: of the model.
+      layers: its number of them.
+      share: of a head in the model's width.
+      width: of a head.
+    """
+    return share if layers == form.scaled else width
 
 
 def _refuse(path: Path, why: str) -> Any:

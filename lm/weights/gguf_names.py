@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 class Field(NamedTuple):
     """Metadata `{architecture}.{key}` is the attribute of config.json; a count, unless `is_number` says a real number.
 
-    absent: what a file that lacks it means; None: no file lacks it.
+    absent: what a file that lacks it means; None: no file lacks it. newer: the attribute's name in Transformers 5.
     """
 
     key: str
     attribute: str
     is_number: bool = False
     absent: float | None = None
+    newer: str = ""
 
 
 class Row(NamedTuple):
@@ -65,7 +66,7 @@ _FIELDS = (
 )
 _EXPERTS = (Field("expert_count", "num_local_experts"), Field("expert_used_count", "num_experts_per_tok"))
 _MANY_EXPERTS = (
-    Field("expert_count", "num_experts"),
+    Field("expert_count", "num_experts", newer="num_local_experts"),
     Field("expert_used_count", "num_experts_per_tok"),
     Field("expert_feed_forward_length", "moe_intermediate_size"),
 )

@@ -1,6 +1,7 @@
 """Rows of pairs: each pair once an epoch, looked up from the sample alone; the held-out ones once, and then padding."""
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -10,6 +11,7 @@ from lm.config.data import FIELDS, PAIRED
 from lm.data import batches, store, windows
 from lm.growth import Growth
 from lm.objective.catalog import OBJECTIVES
+from lm.text import learn
 
 LENGTH, SIZE = 7, 8
 
@@ -125,8 +127,9 @@ def test_validation_holds_each_pair_once_in_order_and_then_padding(opened):
         assert targets[part] == [mine.unit(index).target_ids[:LENGTH].tolist() for index in range(mine.plan.all)]
 
 
-def test_the_config_knows_which_objectives_learn_from_pairs(tiny, setting):
-    config = tiny()
-    goals = {name: made(config.objective, setting(config.model)) for name, made in OBJECTIVES.items()}
-    assert {name for name, goal in goals.items() if goal.unit == "pair"} == set(PAIRED) & set(OBJECTIVES)
+def test_the_config_knows_which_objectives_learn_from_pairs(tiny, setting, section):
+    found = setting(tiny().model)._replace(tokenizer=learn.learn(section(), []))
+    goal = ml_collections.FrozenConfigDict(tiny().objective.to_dict() | {"labels": ("even", "odd")})
+    goals = {name: made(goal, found) for name, made in OBJECTIVES.items()}
+    assert {name for name, goal in goals.items() if goal.unit == "pair"} == set(PAIRED)
     assert {goal.unit for goal in goals.values()} <= set(FIELDS["data.unit"].rule.choices)

