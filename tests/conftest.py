@@ -116,11 +116,13 @@ def assembled(setting):
     from lm.model.transformer import Transformer, forward, initial
     from lm.objective.catalog import objective
     from lm.optim import build, schedules
+    from lm.parallel import rules
     from lm.train import state as states
     from lm.train.step import make_step
 
-    def assemble(config, constrain=lambda array, name: array):
-        model = Transformer(config.model, constrain=constrain)
+    def assemble(config, mesh=None):
+        placed = {} if mesh is None else {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
+        model = Transformer(config.model, **placed)
         schedule = schedules.schedule(config.schedule, config.train.steps)
         optimizer = build.optimizer(config.optimizer, schedule)
 

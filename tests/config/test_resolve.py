@@ -10,6 +10,7 @@ from lm.config import defaults, parse_arg
 from lm.config.data import parts
 from lm.config.field import FREE, HORIZON, IDENTITY
 from lm.config.files import from_json
+from lm.config.objective import USUAL
 from lm.config.resolve import bind, check_names, differences, flatten, resolve
 from lm.config.schema import FIELDS
 from lm.families.catalog import FAMILIES, switches
@@ -312,13 +313,14 @@ def test_a_field_that_is_missing_is_named():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_fill_the_switches_left_unset(family):
-    config = resolve(given({"model.family": family}))
+    usual = {"model.family": family, "objective.name": USUAL[switches(family)["architecture"]]}
+    config = resolve(given(usual))
     for name, value in switches(family).items():
         assert config.model[name] == value
     assert FAMILIES[family].SWITCHES.items() <= switches(family).items()
     unset = {name for name, value in config.model.items() if value is None}
     assert unset <= {"rotary_base", "vocabulary", "encoder_layers", "labels"}
-    turned = resolve(given({"model.family": family, "model.bias": not FAMILIES[family].SWITCHES["bias"]}))
+    turned = resolve(given(usual | {"model.bias": not FAMILIES[family].SWITCHES["bias"]}))
     assert turned.model.bias is not config.model.bias
 
 

@@ -83,6 +83,20 @@ CASES = {
     "seq2seq, decoder": {**_PAIRS, "objective.prefix": True},
     "classify": {"model.family": "roberta", **_CLASSES},
     "classify, decoder": {"model.family": "llama", **_CLASSES},
+    "mixtral, places": {
+        "model.family": "mixtral",
+        "model.experts": 4,
+        "model.dispatch": "capacity",
+        "model.dropout": 0.05,
+        "objective.balance_loss": 0.0,
+    },
+    "qwen3_moe, bfloat16": {
+        "model.family": "qwen3_moe",
+        "model.experts": 4,
+        "model.router_normalized": False,
+        "model.dtype": "bfloat16",
+        "model.remat": "dots",
+    },
 }
 _UNTRAINED = {"model.head": {"none"}}  # choices that nothing is learned with
 
