@@ -31,7 +31,8 @@ def generate(
     """Return `section.sequences` completions of every prompt, those of one prompt side by side.
 
     A text that reaches the model's context goes on from the last half of it, read anew. An encoder_decoder's encoder
-    reads the prompt, once, closed by end-of-text; what its decoder says is the text, and ends at the context at last.
+    reads the prompt, once, closed by end-of-text, sentinels in it being those; what its decoder says is the text, and
+    ends at the context at last.
 
     Args:
       bundle: the model.
@@ -53,7 +54,7 @@ def generate(
     is_answer = bundle.model.config.architecture == "encoder_decoder"
     rows: list[list[int]] = []
     for prompt in prompts:
-        ids = [int(i) for i in encoder.encode(prompt)] or ([] if is_answer else [encoder.end])
+        ids = encoder.marked(prompt) if is_answer else encoder.encode(prompt).tolist() or [encoder.end]
         if len(ids) >= context:
             raise Refusal(f"the prompt has {len(ids)} tokens: it must have fewer than the model's context ({context}).")
         rows += [[*ids, encoder.end] if is_answer else list(ids) for _ in range(section.sequences)]

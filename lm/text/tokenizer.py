@@ -123,6 +123,13 @@ class Tokenizer:
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
         return np.frombuffer(ids, np.uint32), np.bincount(owners, lengths, len(pieces)).astype(np.int64)
 
+    def marked(self, text: str) -> list[int]:
+        """Return the ids of a text in which the mask token's and the sentinels' spellings stand for these tokens."""
+        specials = self.specials
+        ids = {self.spelled(index): index for index in (specials.mask, *specials.sentinels) if index is not None}
+        pieces = re.split(f"({'|'.join(map(re.escape, ids))})", text) if ids else [text]
+        return [index for piece in pieces for index in ([ids[piece]] if piece in ids else self.encode(piece).tolist())]
+
     def framed(self, ids: Iterable[int]) -> np.ndarray:
         """Return the ids of a text in the frame that its tokenizer puts around one, such as [CLS] and [SEP].
 
