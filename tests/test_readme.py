@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/weights.md, run as they stand there, one after another, in a folder of their own."""
+"""The commands of the README and of docs/weights.md, run as they stand there, in turn, in a folder of their own."""
 
 import os
 import re
