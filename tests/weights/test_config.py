@@ -181,3 +181,25 @@ def test_what_a_layout_cannot_say_is_refused_by_our_name(tiny, family, overrides
     section = tiny(model__family=family, **{f"model__{name}": value for name, value in overrides.items()}).model
     with pytest.raises(Refusal, match=words):
         config.to_theirs(section)
+
+
+ODD = (None, True, -1, 0, 1.5, 10**30, "x", [], {}, [1], {"a": 1}, float("nan"), [[["x", "y"], 2]])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma3", "qwen2"])
+def test_whatever_a_config_says_it_is_read_or_refused_in_a_sentence(golden, name):
+    theirs = golden(name).config
+    rotary = ("rope_parameters", "rope_scaling")
+    inner = ("rope_type", "rope_theta", "factor", "partial_rotary_factor", "sliding_attention")
+    more = (*rotary, "rope_theta", "sliding_window", "layer_types", "max_window_layers", "num_labels", "id2label")
+    values = {key: ODD for key in (*theirs, *more)}
+    values |= {key: (*ODD, *({word: odd} for word in inner for odd in ODD)) for key in rotary}
+    count = 0
+    for key, odd in values.items():
+        for value in odd:
+            try:
+                read({**theirs, key: value})
+            except Refusal as refusal:
+                count += 1
+                assert len(str(refusal)) < 600 and "\n" not in str(refusal)
+    assert count > 150
