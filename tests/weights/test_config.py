@@ -192,7 +192,7 @@ def test_whatever_a_config_says_it_is_read_or_refused_in_a_sentence(golden, name
     rotary = ("rope_parameters", "rope_scaling")
     inner = ("rope_type", "rope_theta", "factor", "partial_rotary_factor", "sliding_attention")
     more = (*rotary, "rope_theta", "sliding_window", "layer_types", "max_window_layers", "num_labels", "id2label")
-    values = {key: ODD for key in (*theirs, *more)}
+    values = dict.fromkeys((*theirs, *more), ODD)
     values |= {key: (*ODD, *({word: odd} for word in inner for odd in ODD)) for key in rotary}
     count = 0
     for key, odd in values.items():
