@@ -34,8 +34,7 @@ def test_active_parameters_are_as_published(family, size, billions):
     config.model.update(FAMILIES[family].SIZES[size])
     config.train.steps = 1
     model = resolve(config).model
-    digits = 0 if billions == 22 else 1
-    assert round(flops.active_parameters(model, counted(model)) / 1e9, digits) == billions
+    assert flops.active_parameters(model, counted(model)) / 1e9 == pytest.approx(billions, rel=0.02)
 
 
 # Whatever changes the number of parameters or of (query, key) pairs.
@@ -140,10 +139,7 @@ CASES = {name: _of_model({"family": name}) for name in FAMILIES} | {
 }
 
 
-@pytest.mark.parametrize(
-    ("case", "unroll"),
-    [(case, unroll) for case in CASES for unroll in ((1, 3) if case in ("gpt2", "mixtral") else (1,))],
-)
+@pytest.mark.parametrize(("case", "unroll"), [*((case, 1) for case in CASES), ("gpt2", 3), ("mixtral", 3)])
 def test_training_flops_are_the_matrix_products_of_the_program(
     tiny, equations, random_params, random_batch, setting, case, unroll
 ):
