@@ -1,23 +1,32 @@
 r"""Llama-shaped decoders, from scratch; the argument is the size.
 
-Source:    SmolLM2-135M, TinyLlama-1.1B, Llama 2 7B, Llama 3 8B: their model cards' hyper-parameters;
-           learning rates as their authors give them, schedule as in Touvron et al. 2023
-           (arXiv 2302.13971, §2.3)
+Source:    SmolLM2 (135m, 360m, 1.7b), TinyLlama (1.1b), Llama 2 (7b, 13b, 70b), Llama 3 (8b, 3-70b): learning
+           rates as their authors give them, schedule as in Touvron et al. 2023 (arXiv 2302.13971, §2.3)
 Command:   python -m lm.train --config=configs/llama.py:135m --workdir=runs/llama \
              --config.data.source='files:text/*.jsonl.gz'
-Duration:  for accelerators; 7b and 8b need parallel.mesh.fsdp over many of them
+Duration:  for accelerators; beyond 1.7b set parallel.mesh.fsdp over many of them
 Expect:    no run at this scale has been measured here
 """
 
 from lm.config import defaults, parse_arg
 from lm.families import llama
 
-PEAKS = {"135m": 3e-3, "1.1b": 4e-4, "7b": 3e-4, "8b": 3e-4}
+PEAKS = {
+    "135m": 3e-3,
+    "360m": 3e-3,
+    "1.7b": 5e-4,
+    "1.1b": 4e-4,
+    "7b": 3e-4,
+    "13b": 3e-4,
+    "70b": 1.5e-4,
+    "8b": 3e-4,
+    "3-70b": 1.5e-4,
+}
 
 
 def get_config(arg=None):
-    """Return the config of a size: 135m, 1.1b, 7b or 8b."""
-    size = parse_arg(arg, size=tuple(llama.SIZES)).size
+    """Return the config of a size."""
+    size = parse_arg(arg, size=tuple(PEAKS)).size
     config = defaults()
     config.model.family = "llama"
     config.model.update(llama.SIZES[size])

@@ -84,16 +84,28 @@ def equations():
 
 @pytest.fixture(scope="session")
 def setting():
-    """Return a function: a bound model section → the Setting of an objective for it."""
+    """Return a function: a bound model section → the Setting of an objective for it, with a tokenizer of letters."""
     from lm.objective.base import Setting
     from lm.objective.losses import logits_of
     from lm.text.tokenizer import Specials
 
     special = Specials(61, end=0, start=0, mask=60, sentinels=tuple(range(40, 60)), unwritten=(0, *range(40, 61)))
 
+    class Letters:
+        """A tokenizer of one letter an id, A being 1; of an end that says nothing."""
+
+        specials = special
+
+        def encode(self, text):
+            return np.array([ord(letter) - 64 for letter in text], np.int32)
+
+        def decode(self, ids, after=()):
+            return "".join(chr(64 + index) for index in ids if index)
+
     def make(section):
         specials = special._replace(size=section.vocabulary)
-        return Setting(logits_of(section), section.architecture, section.context, specials, section.head)
+        logits = logits_of(section)
+        return Setting(logits, section.architecture, section.context, specials, section.head, Letters())
 
     return make
 
@@ -104,11 +116,13 @@ def assembled(setting):
     from lm.model.transformer import Transformer, forward, initial
     from lm.objective.catalog import objective
     from lm.optim import build, schedules
+    from lm.parallel import rules
     from lm.train import state as states
     from lm.train.step import make_step
 
-    def assemble(config, constrain=lambda array, name: array):
-        model = Transformer(config.model, constrain=constrain)
+    def assemble(config, mesh=None):
+        placed = {} if mesh is None else {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
+        model = Transformer(config.model, **placed)
         schedule = schedules.schedule(config.schedule, config.train.steps)
         optimizer = build.optimizer(config.optimizer, schedule)
 
@@ -180,6 +194,25 @@ def random_window():
         is_scored = segments > 0
         is_scored[0] = False
         return Window(ids, segments, positions, is_scored, 3)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shaped(setting, random_window):
+    """Return a function: a bound config → 8 rows of its objective, of random windows, or of pairs of class C to E."""
+    from lm.data.pairs import Pair
+    from lm.objective.catalog import objective
+
+    def make(config):
+        goal = objective(config.objective, setting(config.model))
+        generator = np.random.default_rng(0)
+        ids = lambda count: generator.integers(6, 40, count, np.int32)
+        texts = lambda sample: Pair(ids(sample), np.array([3 + sample % 3], np.int32), 0)
+        windows = lambda sample: random_window(goal.length(config.model.context) + 1, sample)
+        unit = {"pair": texts, "text": windows}[goal.unit]
+        rows = [goal.shape(unit(sample), (0, sample)) for sample in range(8)]
+        return jax.tree.map(lambda *fields: np.stack(fields), *rows)
 
     return make
 

@@ -37,7 +37,7 @@ FIELDS = (
             one_of(
                 decoder="one that sees what is before: GPT, Radford et al. 2018",
                 encoder="one that sees all: BERT, Devlin et al. 2019",
-                encoder_decoder="one that sees all, and one that sees what is before and the first: Vaswani et al. 2017",
+                encoder_decoder="one that sees all, one that sees what is before and the first: Vaswani et al. 2017",
             ),
             kind=str,
         ),

@@ -8,7 +8,7 @@ from lm.config.data import LEARNED
 from lm.config.field import EITHER, FREE, Field, Rule, at_least, fraction, one_of, split, within
 from lm.refusal import Refusal
 
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "causal": ("decoder",),
     "prefix": ("decoder",),
     "masked": ("encoder",),
@@ -113,7 +113,7 @@ def fill(flat: dict[str, Any]) -> None:
 def check(flat: Mapping[str, Any]) -> None:
     """Refuse combinations that cannot run."""
     name, architecture = flat["objective.name"], flat["model.architecture"]
-    if architecture not in (allowed := _ARCHITECTURES[name]):
+    if architecture not in (allowed := ARCHITECTURES[name]):
         raise Refusal(
             f"objective.name is {name!r}, but model.architecture is {architecture!r}: it needs {' or '.join(allowed)}."
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_OF_IDS = ("language", "masked")  # heads that multiply by the embedding, if it is theirs
 _EXPERTS = r"/experts/"
 _OF_ENCODER = r"^encoder/|/cross_attention/(key|value)/"  # in an encoder–decoder, what an encoder's token is taken to
 
@@ -49,7 +50,7 @@ def training_flops_per_token(model, leaves: Shapes, encoder_tokens: float = 1.0)
     weights = sum(
         tokens(path) * _share(model, path) * math.prod(shape)
         for path, shape in leaves.items()
-        if path.endswith("kernel") or (path == "embed/embedding" and model.tied and "head/kernel" not in leaves)
+        if path.endswith("kernel") or (path == "embed/embedding" and model.tied and model.head in _OF_IDS)
     )
     length, read = model.context, encoder_tokens * model.context
     keys = _keys(model, length, model.layers, is_causal=model.architecture != "encoder")

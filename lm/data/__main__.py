@@ -4,13 +4,14 @@
     python -m lm.data --config=configs/quickstart.py --config.data.mixture="('files:en/*.txt=2', 'files:de/*.txt=1')"
 
 Checks every file of the store; prints of each source its share of the samples, its splits, and how often the run will
-see it; and shows the first rows of training: each token with its target and weight, and where the records begin; or,
-where records are pairs, the tokens of the first inputs and targets.
+see it; and shows the first rows of training as the objective shapes them: each token with its target and weight, where
+the records begin, and what an encoder reads beside them.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from lm import command
@@ -49,10 +50,9 @@ def main() -> None:
     print(f"run          {config.train.steps:,} steps, {samples:,} rows")
     for part in facts(tokens, train, samples)["parts"]:
         _show_part(part)
-    shape, show = {"text": (goal.shape, _show_row), "pair": (lambda pair, key: pair, _show_pair)}[config.data.unit]
-    rows = batches.train_rows(tokens.parts, train, shape, config.seed)
+    rows = batches.train_rows(tokens.parts, train, goal.shape, config.seed)
     for sample in range(ROWS.value):
-        show(sample, rows(sample), tokens)
+        _show_row(sample, rows(sample), tokens, config.objective.labels)
 
 
 def _prepare(section: Any) -> None:
@@ -82,31 +82,32 @@ def _show_part(part: dict[str, Any]) -> None:
         print(f"  {name:8} up to {half:,} tokens in half of the pairs, {most:,} in 99 of 100, {longest:,} in all")
 
 
-def _show_row(sample: int, row: Any, tokens: Any) -> None:
-    """Print a row of training."""
-    source = tokens.parts[row.source].name
+def _show_row(sample: int, row: Any, tokens: Any, labels: Sequence[str]) -> None:
+    """Print a row of training but its padding; `labels` are what targets stand for, where that is no token."""
+    read = lambda token: repr(tokens.tokenizer.token(int(token)))
+    said = (lambda target: repr(labels[target])) if labels else read
+    seen = "" if row.prefix is None else ", ^ seen from before it"
     records = f"records {row.segments[0]} to {row.segments.max()}"
-    print(f"\nrow {sample} of {source}, {records}: |token → target|, × where weight 0")
-    read = tokens.tokenizer.token
+    print(f"\nrow {sample} of {tokens.parts[row.source].name}, {records}: |token → target|, × where weight 0{seen}")
     if row.encoder_inputs is not None:
-        print("the encoder reads:", _tokens(row.encoder_inputs, read))
-    shown = []
-    for token, target, weight, position in zip(row.inputs, row.targets, row.weights, row.positions, strict=True):
-        mark = "" if weight else " ×"
-        start = "\n" if position == 0 and shown else ""
-        shown.append(f"{start}|{read(int(token))!r} → {read(int(target))!r}{mark}|")
-    print(" ".join(shown[: TOKENS.value]))
+        cells = [f"|{read(token)}|" for token in row.encoder_inputs]
+        print("the encoder reads:", _shown(cells, row.encoder_segments, row.encoder_positions))
+    prefix = np.zeros(len(row.inputs), bool) if row.prefix is None else row.prefix
+    cells = []
+    for token, target, weight, is_seen in zip(row.inputs, row.targets, row.weights, prefix, strict=True):
+        wanted = f"{said(target)}" if weight else f"{'' if labels else read(target)} ×"
+        cells.append(f"|{read(token)} → {wanted}{' ^' * bool(is_seen)}|")
+    print(_shown(cells, row.segments, row.positions))
 
 
-def _show_pair(sample: int, pair: Any, tokens: Any) -> None:
-    """Print a pair of training."""
-    print(f"\nrow {sample} of {tokens.parts[pair.source].name}, a pair: |token|")
-    for name, ids in (("input", pair.input_ids), ("target", pair.target_ids)):
-        print(f"{name}, {len(ids):,} tokens: {_tokens(ids, tokens.tokenizer.token)}")
-
-
-def _tokens(ids: Any, read: Callable[[int], str]) -> str:
-    return " ".join(f"|{read(int(token))!r}|" for token in ids[: TOKENS.value])
+def _shown(cells: Sequence[str], segments: np.ndarray, positions: np.ndarray) -> str:
+    """Return the first tokens of a row, each record on lines of its own."""
+    shown = [
+        ("\n" if place and not position else "") + cell
+        for place, (cell, segment, position) in enumerate(zip(cells, segments, positions, strict=True))
+        if segment
+    ]
+    return " ".join(shown[: TOKENS.value])
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def exact(texts: Iterable[Sequence[Piece]], usual: int) -> dict[str, float]:
 
 
 def spelled(text: Sequence[Piece], tokenizer: Any) -> str:
-    """Return a text, its gaps as ⟦guess⟧ where that is right, and as ⟦guess|truth⟧ where it is not."""
+    """Return a text, its gaps as ⟦guess⟧ where that is right, and as ⟦guess‖truth⟧ where it is not."""
     words, before = [], []
     for piece in text:
         read = lambda ids: tokenizer.decode(ids, before)  # noqa: B023 (called here)
@@ -146,6 +146,6 @@ def spelled(text: Sequence[Piece], tokenizer: Any) -> str:
             words.append(read(piece.ids))
         else:
             truth = read(piece.truth)
-            words.append(f"⟦{truth}⟧" if piece.ids == piece.truth else f"⟦{read(piece.ids)}|{truth}⟧")
+            words.append(f"⟦{truth}⟧" if piece.ids == piece.truth else f"⟦{read(piece.ids)}‖{truth}⟧")
         before = piece.ids if piece.truth is None else piece.truth
     return "".join(words)

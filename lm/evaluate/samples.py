@@ -15,7 +15,7 @@ ROWS = 4  # held-out rows that are shown
 def draw(bundle: Bundle, rows: Sequence[Batch], prompt: str) -> list[str]:
     """Return texts: of a model that goes on with text what it makes of the prompt, of others held-out rows filled in.
 
-    In these ⟦…⟧ was hidden from the model: ⟦guess⟧ is right, ⟦guess|truth⟧ is not.
+    In these ⟦…⟧ was hidden from the model: ⟦guess⟧ is right, ⟦guess‖truth⟧ is not.
     """
     config = bundle.config
     is_pair = config.model.architecture == "encoder_decoder"
@@ -58,5 +58,5 @@ def _classes(bundle: Bundle, rows: Sequence[Batch]) -> list[str]:
         place = int(np.argmax(row.weights))
         text = bundle.tokenizer.decode(row.inputs[row.segments > 0])
         guess, truth = labels[guesses[place]], labels[row.targets[place]]
-        shown.append(f"── {text}\n→ ⟦{guess}⟧" if guess == truth else f"── {text}\n→ ⟦{guess}|{truth}⟧")
+        shown.append(f"── {text}\n→ ⟦{guess}⟧" if guess == truth else f"── {text}\n→ ⟦{guess}‖{truth}⟧")
     return shown

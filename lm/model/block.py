@@ -86,6 +86,7 @@ class Block(nn.Module):
     config: object
     attend: Callable
     constrain: Callable
+    by_rows: Callable = lambda function: function
 
     @nn.compact
     def __call__(self, hidden_BTD, cache, layer, window: int, context: Context):
@@ -127,7 +128,9 @@ class Block(nn.Module):
 
         def experts(x_BTD):
             nonlocal routing
-            branch_BTD, routing = MixtureOfExperts(c, name="feedforward")(x_BTD, context.segments, context.dispatch)
+            branch_BTD, routing = MixtureOfExperts(c, self.by_rows, name="feedforward")(
+                x_BTD, context.segments, context.dispatch
+            )
             return branch_BTD
 
         branches = [("attention", attention)]

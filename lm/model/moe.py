@@ -1,5 +1,6 @@
 """A feed-forward of experts in place of one for all: a router sends each token to some of them, and says how evenly."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -71,23 +72,26 @@ class ExpertsDense(nn.Module):
 
 
 class Experts(nn.Module):
-    """Each expert's feed-forward of the tokens it is given, dense or gated; `product` multiplies by its weights."""
+    """The weights of every expert's feed-forward, dense or gated: name → (kernel, bias)."""
 
     config: object
 
     @nn.compact
-    def __call__(self, x, product: Callable):
+    def __call__(self):
         c = self.config
-        inward = lambda name: product(x, *ExpertsDense(c, c.width, c.feedforward_width, name=name)())
-        activation = ACTIVATIONS[c.activation]
-        inner = activation(inward("gate")) * inward("in") if c.gated else activation(inward("in"))
-        return product(inner, *ExpertsDense(c, c.feedforward_width, c.width, "out", name="out")())
+        inward = lambda name: ExpertsDense(c, c.width, c.feedforward_width, name=name)()
+        layers = {name: inward(name) for name in (("gate", "in") if c.gated else ("in",))}
+        return layers | {"out": ExpertsDense(c, c.feedforward_width, c.width, "out", name="out")()}
 
 
 class MixtureOfExperts(nn.Module):
-    """`(B, T, D)` → `(B, T, D)` and Routing: each token's mean of its experts' answers, weighted by the router."""
+    """`(B, T, D)` → `(B, T, D)` and Routing: each token's mean of its experts' answers, weighted by the router.
+
+    by_rows: function of (what all rows share, what is led by rows) → the same, as it is placed on a mesh.
+    """
 
     config: object
+    by_rows: Callable = lambda function: function
 
     @nn.compact
     def __call__(self, hidden_BTD, segments_BT=None, dispatch: str = "ragged"):
@@ -107,8 +111,9 @@ class MixtureOfExperts(nn.Module):
         is_text_BT = jnp.ones(hidden_BTD.shape[:2], bool) if segments_BT is None else segments_BT > 0
         taken_BTE = jnp.sum(jax.nn.one_hot(experts_BTK, c.experts), axis=2) * is_text_BT[..., None]
         hidden_BTD = jnp.asarray(hidden_BTD, c.dtype)
-        choice, give = Choice(experts_BTK, weights_BTK), DISPATCHES[dispatch]
-        out_BTD, dropped_B = give(c, hidden_BTD, choice, taken_BTE, Experts(c, name="experts"))
+        give = self.by_rows(functools.partial(DISPATCHES[dispatch], c))
+        rows = hidden_BTD, Choice(experts_BTK, weights_BTK), taken_BTE
+        out_BTD, dropped_B = give(Experts(c, name="experts")(), rows)
         count_B = jnp.maximum(jnp.sum(is_text_BT, axis=1, dtype=jnp.float32), 1)
         load_BE = jnp.sum(taken_BTE, axis=1)
         share_BE = jnp.sum(shares_BTE * is_text_BT[..., None], axis=1)
@@ -118,8 +123,9 @@ class MixtureOfExperts(nn.Module):
         return out_BTD.astype(c.dtype), routing
 
 
-def _ragged(config, hidden_BTD, choice: Choice, taken_BTE, experts: Experts):
+def _ragged(config, layers, inputs):
     """Sort the tokens by their expert; each multiplies as many as came (MegaBlocks: Gale et al. 2022, 2211.15841)."""
+    hidden_BTD, choice, _ = inputs
     rows, length, width = hidden_BTD.shape
     chosen_A = choice.experts.reshape(-1)  # every token's choices, one after another
     order_A = jnp.argsort(chosen_A)
@@ -131,17 +137,18 @@ def _ragged(config, hidden_BTD, choice: Choice, taken_BTE, experts: Experts):
         return out_AO if bias_EO is None else out_AO + bias_EO[sorted_A]
 
     x_AD = hidden_BTD.reshape(-1, width)[order_A // config.experts_per_token]
-    answers_AD = experts(x_AD, product)[jnp.argsort(order_A)]
+    answers_AD = _answers(config, layers, x_AD, product)[jnp.argsort(order_A)]
     answers_BTKD = answers_AD.reshape(rows, length, config.experts_per_token, width)
     return _weighted(choice.weights, answers_BTKD), jnp.zeros(rows)
 
 
-def _capacity(config, hidden_BTD, choice: Choice, taken_BTE, experts: Experts):
+def _capacity(config, layers, inputs):
     """Give every expert X places for each row's tokens; those who find none go without its answer.
 
     Lepikhin et al. 2020, arXiv 2006.16668, §3.2, with places in the order of tokens, so that none loses its own to a
     later one. Padding takes no place.
     """
+    hidden_BTD, choice, taken_BTE = inputs
     rows, length, width = hidden_BTD.shape
     places = capacity(config, length)
     before_BTE = jnp.cumsum(taken_BTE.astype(jnp.int32), axis=1) - taken_BTE.astype(jnp.int32)
@@ -159,7 +166,7 @@ def _capacity(config, hidden_BTD, choice: Choice, taken_BTE, experts: Experts):
     x_BAD = jnp.repeat(hidden_BTD, config.experts_per_token, axis=1)
     put = lambda slot_A, x_AD: jnp.zeros((nowhere, width), x_AD.dtype).at[slot_A].set(x_AD, mode="drop")
     x_BEXD = jax.vmap(put)(slot_BA, x_BAD).reshape(rows, config.experts, places, width)
-    answers_BSD = experts(x_BEXD, product).reshape(rows, nowhere, width)
+    answers_BSD = _answers(config, layers, x_BEXD, product).reshape(rows, nowhere, width)
     take = lambda answers_SD, slot_A: answers_SD.at[slot_A].get(mode="fill", fill_value=0)
     answers_BTKD = jax.vmap(take)(answers_BSD, slot_BA).reshape(rows, length, -1, width)
     dropped_B = jnp.sum(is_text_BTK & ~has_place_BTK, axis=(1, 2), dtype=jnp.float32)
@@ -171,9 +178,17 @@ def capacity(config, length: int) -> int:
     return min(length, math.ceil(config.expert_capacity * config.experts_per_token * length / config.experts))
 
 
+def _answers(config, layers, x, product: Callable):
+    """Return each expert's feed-forward of the tokens that it is given; `product` multiplies by a layer of all."""
+    activation = ACTIVATIONS[config.activation]
+    gate = product(x, *layers["gate"]) if config.gated else None
+    inner = product(x, *layers["in"])
+    return product(activation(inner) if gate is None else activation(gate) * inner, *layers["out"])
+
+
 def _weighted(weights_BTK, answers_BTKD):
     return jnp.sum(weights_BTK[..., None] * answers_BTKD.astype(jnp.float32), axis=2)
 
 
-# (config, hidden (B, T, D), Choice, who of the text takes which (B, T, E), Experts) → ((B, T, D), dropped (B,))
+# (config, Experts' layers, (hidden (B, T, D), Choice, experts that the text takes (B, T, E))) → ((B, T, D), dropped (B,))
 DISPATCHES = {"ragged": _ragged, "capacity": _capacity}

@@ -25,12 +25,13 @@ class Stack(nn.Module):
     config: object
     attend: Callable
     constrain: Callable
+    by_rows: Callable
     layers: int
 
     @nn.compact
     def __call__(self, hidden_BTD, context: Context, cache=None):
         c = self.config
-        block = Block(c, self.attend, self.constrain, parent=None)
+        block = Block(c, self.attend, self.constrain, self.by_rows, parent=None)
         if self.is_initializing():
             params = self.param("block", lambda key: _initial(block, key, hidden_BTD, context, self.layers))
         else:  # param would trace the initialiser once more, only to compare shapes

@@ -110,11 +110,13 @@ class Transformer(nn.Module):
     config: config.model, resolved and bound.
     attend: one of lm/model/attend.py.
     constrain: (array, name) → array, placing named activations on a mesh; the identity without one.
+    by_rows: (function of what rows share and of rows) → the same, run by each device on its rows; likewise.
     """
 
     config: object
     attend: Callable = attends.einsum
     constrain: Callable = lambda array, name: array
+    by_rows: Callable = lambda function: function
 
     @nn.compact
     def __call__(
@@ -197,13 +199,14 @@ class Transformer(nn.Module):
             dispatch=dispatch,
             train=train,
         )
-        return Stack(c, self.attend, self.constrain, layers, name=stack)(hidden_BTD, context, cache)
+        return Stack(c, self.attend, self.constrain, self.by_rows, layers, name=stack)(hidden_BTD, context, cache)
 
 
 def initial(model: Transformer, key) -> Any:
     """Return a model's parameters, drawn by the key."""
     ids = jnp.zeros((1, 2), jnp.int32)
     encoder = Tokens(ids, ids, ids) if model.config.architecture == "encoder_decoder" else None
+    model = model.clone(by_rows=lambda function: function)  # since there is but one row
     return model.init(key, ids, ids, ids, encoder=encoder)["params"]
 
 

@@ -1,5 +1,6 @@
 """Paths of the state in, how each leaf is laid over the mesh out; and the same for named activations."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -58,3 +59,13 @@ def rows(mesh: Mesh) -> NamedSharding:
 def constrain(mesh: Mesh) -> Callable[[Any, str], Any]:
     """Return (array, name) → the array, placed as ACTIVATIONS says; for the model to call."""
     return lambda array, name: jax.lax.with_sharding_constraint(array, NamedSharding(mesh, ACTIVATIONS[name]))
+
+
+def by_rows(mesh: Mesh) -> Callable[[Callable], Callable]:
+    """Return (function of what all rows share and of arrays led by rows) → the same, run by each device on its rows.
+
+    For the model to call where what is computed of a row needs no other, but the compiler cannot see it. What the
+    function returns is led by rows too.
+    """
+    wrap = functools.partial(jax.shard_map, mesh=mesh, in_specs=(PartitionSpec(), ROWS), out_specs=ROWS)
+    return lambda function: wrap(function)

@@ -25,6 +25,8 @@ tr { border-bottom: 1px solid var(--soft); } tr.set td { font-weight: 600; } tr.
 .numbers td, .numbers th { white-space: nowrap; }
 .numbers td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 .numbers :is(td, th):nth-child(2) { text-align: left; }
+ins { background: var(--mark); text-decoration: none; } mark { background: #ef444440; color: inherit; }
+pre s, .note s { opacity: .6; margin-left: .15em; }
 summary { cursor: pointer; font-weight: 600; margin: 1rem 0; }
 """
 

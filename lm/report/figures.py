@@ -9,6 +9,8 @@ from lm.report.record import AXES, Record, along
 KNOWN = {
     "train/loss": "training loss (nats per token, running mean)",
     "valid/loss": "validation loss (nats per token)",
+    "valid/accuracy": "validation accuracy",
+    "valid/span_exact_match": "held-out spans restored exactly",
     "valid/bits_per_byte": "validation bits per byte",
     "learning_rate": "learning rate",
     "grad_norm": "gradient norm",

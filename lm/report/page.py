@@ -7,22 +7,22 @@ from typing import Any
 
 from lm import workdir
 from lm.config import schema
-from lm.report import document, figures, plots, record
+from lm.report import document, figures, plots, record, samples
 from lm.report.record import Record, last
 
 
 def write(folder: Path) -> None:
     """Write the report of what the workdir holds now."""
     run = record.read(folder)
-    samples = folder / workdir.SAMPLES
-    text = samples.read_text(encoding="utf-8") if samples.exists() else "none yet"
+    path = folder / workdir.SAMPLES
+    text = path.read_text(encoding="utf-8") if path.exists() else "none yet"
     name = folder.resolve().name
     parts = [
         f"<h1>{html.escape(name)}</h1>",
         f'<p class="note">{html.escape(_summary(run))}</p>',
         f'<div class="verdict">{"".join(map(_card, _verdict(run)))}</div>',
         f"<h2>Curves</h2>{figures.section(*_curves(run), [run])}",
-        f"<h2>Samples</h2><pre>{html.escape(text)}</pre>",
+        f"<h2>Samples</h2>{samples.section(text)}",
         document.folded("Config", _config_table(run.config)),
         document.folded("Environment and data", f"<pre>{html.escape(json.dumps(run.facts, indent=1))}</pre>"),
     ]
@@ -41,10 +41,14 @@ def _verdict(run: Record) -> list[tuple[str, str]]:
     for name, label, form in (
         ("valid/loss", "validation loss, nats per token", "{:.4f}"),
         ("valid/perplexity", "validation perplexity", "{:.2f}"),
+        ("valid/accuracy", "of held-out targets are the likeliest id or class", "{:.1%}"),
+        ("valid/baseline_accuracy", "are the most frequent target of the training text", "{:.1%}"),
+        ("valid/span_exact_match", "of held-out spans restored exactly", "{:.1%}"),
+        ("valid/baseline_span_exact_match", "are only the most frequent token", "{:.1%}"),
         ("valid/bits_per_byte", "validation bits per byte", "{:.4f}"),
     ):
-        value = last(run, name)
-        cards.append(("–" if value is None else form.format(value), label))
+        if (value := last(run, name)) is not None:
+            cards.append((form.format(value), label))
     if packed := _xz_bits_per_byte(run):
         cards.append((f"{packed:.4f}", "bits per byte of xz -9 on the same text"))
     if speed := record.speed(run):
@@ -81,6 +85,14 @@ def _curves(run: Record) -> tuple[list[str], list[str]]:
     ]
     if losses:
         shown.append(figures.framed("loss (nats per token)", plots.curves(losses, "step", "loss")))
+    for name in ("accuracy", "span_exact_match"):
+        if f"valid/{name}" in known:
+            lines = [figures.line(run, f"valid/{name}", "step", "validation")]
+            level = last(run, f"valid/baseline_{name}")
+            levels = [("the most frequent target", level)] if level is not None else []
+            shown.append(
+                figures.framed(figures.KNOWN[f"valid/{name}"], plots.curves(lines, "step", name, levels=levels))
+            )
     if "valid/bits_per_byte" in known:
         packed = _xz_bits_per_byte(run)
         lines = [figures.line(run, "valid/bits_per_byte", "step", "validation")]

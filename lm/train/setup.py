@@ -75,7 +75,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
-    model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh))
+    model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
     _check_patterns("train.group_norms", config.train.group_norms, names)

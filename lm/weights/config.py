@@ -135,8 +135,8 @@ def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[s
     if row.plus and type(value) is int:
         value -= row.plus
     if row.power != 1 and type(value) in (int, float):
-        if value <= 0:
-            raise Refusal(f"config.json: {row.name} is {value!r}: it must be above 0.")
+        if not 0 < value < 1e30:
+            raise Refusal(f"config.json: {row.name} is {str(value)[:60]}: it must be above 0, and no larger than 1e30.")
         value = value**row.power
     return {row.field: value}
 

@@ -59,7 +59,7 @@ def read(row: Rotary, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> d
         plain = [theirs.get(name) for name in (*row.shares, _SHARE)]
         found["rotary_share"] = _number(_SHARE, _first([given.pop(_SHARE, None), *plain, row.share]))
     kind = _type(given)
-    if kind not in _SCALINGS:
+    if kind not in list(_SCALINGS):  # it may be anything
         raise Refusal(
             f"config.json: rope_parameters is {given | {'rope_type': kind}}: "
             f"types that are read are {', '.join(_SCALINGS)}."
@@ -113,6 +113,6 @@ def _first(values: list[Any]) -> Any:
 
 
 def _number(name: str, value: Any) -> int | float:
-    if type(value) not in (int, float):
-        raise Refusal(f"config.json: {name} is {value!r}: it must be a number.")
+    if type(value) not in (int, float) or not abs(value) < 1e30:
+        raise Refusal(f"config.json: {name} is {str(value)[:60]!r}: it must be a number.")
     return value if name == _CONTEXT else float(value)

@@ -313,14 +313,14 @@ def test_a_field_that_is_missing_is_named():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_fill_the_switches_left_unset(family):
-    said = {"model.family": family, "objective.name": USUAL[switches(family)["architecture"]]}
-    config = resolve(given(said))
+    usual = {"model.family": family, "objective.name": USUAL[switches(family)["architecture"]]}
+    config = resolve(given(usual))
     for name, value in switches(family).items():
         assert config.model[name] == value
     assert FAMILIES[family].SWITCHES.items() <= switches(family).items()
     unset = {name for name, value in config.model.items() if value is None}
     assert unset <= {"rotary_base", "vocabulary", "encoder_layers", "labels"}
-    turned = resolve(given(said | {"model.bias": not FAMILIES[family].SWITCHES["bias"]}))
+    turned = resolve(given(usual | {"model.bias": not FAMILIES[family].SWITCHES["bias"]}))
     assert turned.model.bias is not config.model.bias
 
 

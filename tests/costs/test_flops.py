@@ -100,7 +100,10 @@ def test_attention_flops_are_those_of_the_pairs(tiny, windows):
 
 
 def _spent(model):
-    """Return what the program computes beside: scores that the mask hides, and of experts' places those left empty."""
+    """Return what the program computes beside: scores that the mask hides, and of experts' places those left empty.
+
+    The masked objective does not compute the logits of what it does not predict: of all but 2 tokens of 13.
+    """
     context, windows = model.context, model.windows or (0,)
     in_all = lambda layers: [min(windows[layer % len(windows)] or context, context) for layer in range(layers)]
     shown = lambda layers, sides: sum(sides * (window - window**2 / (2 * context)) for window in in_all(layers))
@@ -112,6 +115,8 @@ def _spent(model):
     if model.experts and model.dispatch == "capacity":
         empty = model.experts * capacity(model, context) / context - model.experts_per_token
         spent += 6 * model.layers * empty * (3 if model.gated else 2) * model.width * model.feedforward_width
+    if is_encoder:
+        spent -= 6 * model.width * model.vocabulary * (context - 2) / context
     return spent
 
 

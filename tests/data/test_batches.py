@@ -16,7 +16,6 @@ from lm.data.store import Part, Split
 from lm.data.windows import Windows
 from lm.growth import Growth
 from lm.objective.catalog import objective
-from lm.objective.losses import Logits
 from lm.refusal import Refusal
 
 CONTEXT, SIZE = 5, 8
@@ -40,8 +39,8 @@ def sharded(devices, axis="data"):
 
 
 @pytest.fixture
-def goal(tiny):
-    return objective(tiny().objective, Logits(61))
+def goal(tiny, setting):
+    return objective(tiny().objective, setting(tiny().model))
 
 
 @pytest.fixture

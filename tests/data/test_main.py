@@ -54,7 +54,7 @@ def test_the_command_shows_pairs(tmp_path):
         "--config.data.tokenizer=byte",
         f"--config.data.store={tmp_path}/store",
         "--config.train.steps=30",
-        "--tokens=3",
+        "--tokens=256",
     )
     assert done.returncode == 0, done.stderr
     records = [int(found) for found in re.findall(r"(\d+) records, 0\.\d\d MB, [\d,]+ tokens, 0\.\d\d by", done.stdout)]
@@ -62,9 +62,7 @@ def test_the_command_shows_pairs(tmp_path):
     assert f"{30 * 16 / records[0]:.2f} epochs" in done.stdout
     lengths = r"(input|target)\s+up to (\d+) tokens in half of the pairs, (\d+) in 99 of 100, (\d+) in all"
     assert [found[0] for found in re.findall(lengths, done.stdout)] == ["input", "target"]
-    rows = re.findall(
-        r"row \d of files:\S+, a pair: .*\ninput, \d+ tokens: \|'\d'\|.*\ntarget, \d tokens: \|'\d", done.stdout
-    )
+    rows = re.findall(r"row \d of \S+, records 1 to 1: .*\n\|'(\d)' → '.' ×\| .*\|'\s' → '\1'\|", done.stdout)
     assert len(rows) == 2
 
 
@@ -83,3 +81,20 @@ def test_the_command_shows_what_an_encoder_reads(tmp_path):
     read, _, written = done.stdout.partition("the encoder reads: ")[2].partition("\n")
     assert "|'a'| |'b'|" in read and "|'<extra_id_0>'|" in read and "→" not in read
     assert "|'<|endoftext|>' → '<extra_id_0>'|" in written
+
+
+def test_the_command_shows_classes(tmp_path):
+    rows = (json.dumps({"text": f"{number}", "target": "odd" if number % 2 else "even"}) for number in range(200))
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    done = run(
+        f"--config.data.source=files:{tmp_path}/a.jsonl",
+        "--config.objective.name=classify",
+        "--config.objective.labels=('even', 'odd')",
+        "--config.model.architecture=encoder",
+        "--config.data.tokenizer=byte",
+        f"--config.data.store={tmp_path}/store",
+        "--config.train.steps=30",
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"\|'<\|endoftext\|>' → '(\w+)'\| .*'(\d)' →  ×\| \|'<\|endoftext\|>' →  ×\|", done.stdout)
+    assert [label == ("odd" if int(digit) % 2 else "even") for label, digit in found] == [True, True]

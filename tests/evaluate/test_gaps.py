@@ -1,7 +1,5 @@
 """Gaps filled and spans restored: against a model read step by step, and in words."""
 
-from types import SimpleNamespace
-
 import jax
 import numpy as np
 import pytest
@@ -16,18 +14,9 @@ from lm.weights.bundle import Bundle
 SPECIALS = Specials(61, end=0, start=0, mask=60, sentinels=tuple(range(40, 60)), unwritten=(0, *range(40, 61)))
 
 
-class Letters:
-    """A tokenizer of one letter an id."""
-
-    specials = SPECIALS
-
-    def decode(self, ids, after=()):
-        return "".join(chr(64 + index) for index in ids if index)
-
-
-def _bundle(config, random_params):
+def _bundle(config, setting, random_params):
     model = Transformer(config.model)
-    return Bundle(config, model, random_params(model), Letters())
+    return Bundle(config, model, random_params(model), setting(config.model).tokenizer)
 
 
 def _rows(config, setting, random_window, count):
@@ -38,7 +27,7 @@ def _rows(config, setting, random_window, count):
 
 def test_spans_are_said_greedily_up_to_the_end(tiny, setting, random_params, random_window):
     config = tiny(model__architecture="encoder_decoder", objective__name="span", model__context=23, model__layers=1)
-    bundle = _bundle(config, random_params)
+    bundle = _bundle(config, setting, random_params)
     rows = _rows(config, setting, random_window, 3)
     found = [task for row in rows for task in gaps.tasks(row)]
     assert len(found) > 3
@@ -65,7 +54,7 @@ def test_spans_are_said_greedily_up_to_the_end(tiny, setting, random_params, ran
 
 def test_masked_places_have_the_likeliest_tokens(tiny, setting, random_params, random_window):
     config = tiny(model__architecture="encoder", objective__name="masked", model__context=23, model__layers=1)
-    bundle = _bundle(config, random_params)
+    bundle = _bundle(config, setting, random_params)
     rows = _rows(config, setting, random_window, 2)
     for row, text in zip(rows, gaps.masked(bundle, rows), strict=True):
         assert [(piece.truth or piece.ids)[0] for piece in text] == row.targets.tolist()
@@ -90,8 +79,9 @@ def test_only_spans_that_are_whole_count():
     assert found == {"span_exact_match": 2 / 4, "baseline_span_exact_match": 2 / 4}
 
 
-def test_gaps_are_marked_with_what_was_there():
-    assert gaps.spelled(TEXT, Letters()) == "A⟦BC⟧D⟦E|FG⟧⟦|H⟧"
+def test_gaps_are_marked_with_what_was_there(tiny, setting):
+    letters = setting(tiny().model).tokenizer
+    assert gaps.spelled(TEXT, letters) == "A⟦BC⟧D⟦E‖FG⟧⟦‖H⟧"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +89,7 @@ def test_gaps_are_marked_with_what_was_there():
 )
 def test_samples_show_held_out_rows(tiny, setting, random_params, random_window, name, architecture):
     config = tiny(model__architecture=architecture, objective__name=name, model__context=23, model__layers=1)
-    bundle = _bundle(config, random_params)
+    bundle = _bundle(config, setting, random_params)
     shown = samples.draw(bundle, _rows(config, setting, random_window, samples.ROWS), "")
     assert len(shown) == samples.ROWS and all(" right\n" in text for text in shown)
     assert any("⟦" in text for text in shown)
@@ -110,16 +100,15 @@ def test_samples_of_classes_and_answers(tiny, setting, random_params):
 
     pair = Pair(np.array([1, 2], np.int32), np.array([3], np.int32), 0)
     config = tiny(model__architecture="encoder_decoder", objective__name="seq2seq", data__source="embedded:summaries")
-    bundle = _bundle(config, random_params)
+    bundle = _bundle(config, setting, random_params)
     goal = objective(config.objective, setting(config.model))
     (text,) = samples.draw(bundle, [goal.shape(pair, (0, 0))], "")
     assert text.startswith("── AB\n→ ") and text.endswith("\ntarget: C")
     config = tiny(
         model__architecture="encoder", objective__name="classify", data__source="embedded:kinds",
-        objective__labels=("good", "bad"),
+        objective__labels=("C", "D"),
     )  # fmt: skip
-    bundle = _bundle(config, random_params)
-    words = SimpleNamespace(encode=lambda text: np.array([{"good": 3, "bad": 4}[text]], np.int32))
-    goal = objective(config.objective, setting(config.model)._replace(tokenizer=words))
+    bundle = _bundle(config, setting, random_params)
+    goal = objective(config.objective, setting(config.model))
     (text,) = samples.draw(bundle, [goal.shape(pair, (0, 0))], "")
-    assert text in ("── AB\n→ ⟦good⟧", "── AB\n→ ⟦bad|good⟧")
+    assert text in ("── AB\n→ ⟦C⟧", "── AB\n→ ⟦D‖C⟧")

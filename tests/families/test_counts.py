@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from lm.config import defaults
+from lm.config.objective import USUAL
 from lm.config.resolve import resolve
 from lm.costs import flops
-from lm.families.catalog import FAMILIES
+from lm.families.catalog import FAMILIES, switches
 from lm.weights.bundle import counted
 
 THEIRS = json.loads((Path(__file__).parents[1] / "golden" / "parameter_counts.json").read_text())
@@ -26,5 +27,6 @@ def test_parameters_are_as_many_as_theirs(family, size):
     config = defaults()
     config.model.family = family
     config.model.update(FAMILIES[family].SIZES[size])
+    config.objective.name = USUAL[switches(family)["architecture"]]
     config.train.steps = 1
     assert flops.parameters(counted(resolve(config).model)) == THEIRS[family][size]

@@ -15,11 +15,15 @@ import transformers
 
 
 class Size(NamedTuple):
-    """A size: its configuration's class's name, what the configuration is given, and the model's class's name."""
+    """A size: its configuration's class's name, what the configuration is given, and the model's class's name.
+
+    has_own_head: the published head is not tied, though the class makes it so where no file holds one.
+    """
 
     configuration: str
     options: dict[str, Any]
     model: str = "AutoModelForCausalLM"
+    has_own_head: bool = False
 
 
 def _sizes(configuration: str, names: str, rows: dict[str, tuple[int, ...]], **common: Any) -> dict[str, Size]:
@@ -30,8 +34,17 @@ def _sizes(configuration: str, names: str, rows: dict[str, tuple[int, ...]], **c
     }
 
 
+def _of_class(model: str, sizes: dict[str, Size], has_own_head: bool = False) -> dict[str, Size]:
+    """Return the sizes as those of a model's class."""
+    return {name: size._replace(model=model, has_own_head=has_own_head) for name, size in sizes.items()}
+
+
 _NAMES = "num_hidden_layers hidden_size num_attention_heads num_key_value_heads intermediate_size vocab_size"
 _TIED = {"tie_word_embeddings": True}
+_BERT_NAMES = "num_hidden_layers hidden_size num_attention_heads intermediate_size vocab_size"
+_ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1}
+_T5_NAMES = "num_layers d_model num_heads d_kv d_ff"
+_V1_1 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 FAMILIES = {
     "gpt2": _sizes(
@@ -151,6 +164,57 @@ FAMILIES = {
             "27b": (62, 5376, 32, 16, 21504, 262208, 128),
         },
     ),
+    "bert": _of_class(
+        "BertForMaskedLM",
+        _sizes(
+            "BertConfig",
+            _BERT_NAMES,
+            {
+                "base": (12, 768, 12, 3072, 30522),
+                "base-cased": (12, 768, 12, 3072, 28996),
+                "large": (24, 1024, 16, 4096, 30522),
+                "large-cased": (24, 1024, 16, 4096, 28996),
+            },
+        ),
+    )
+    | _of_class("BertModel", _sizes("BertConfig", _BERT_NAMES, {"minilm": (6, 384, 12, 1536, 30522)})),
+    "roberta": _of_class(
+        "RobertaForMaskedLM",
+        _sizes(
+            "RobertaConfig",
+            _BERT_NAMES,
+            {"base": (12, 768, 12, 3072, 50265), "large": (24, 1024, 16, 4096, 50265)},
+            **_ROBERTA,
+        ),
+    ),
+    "t5": _of_class(
+        "T5ForConditionalGeneration",
+        _sizes(
+            "T5Config",
+            _T5_NAMES,
+            {
+                "small": (6, 512, 8, 64, 2048),
+                "base": (12, 768, 12, 64, 3072),
+                "large": (24, 1024, 16, 64, 4096),
+                "3b": (24, 1024, 32, 128, 16384),
+            },
+        ),
+    )
+    | _of_class(
+        "T5ForConditionalGeneration",
+        _sizes(
+            "T5Config",
+            _T5_NAMES,
+            {
+                "v1.1-small": (8, 512, 6, 64, 1024),
+                "v1.1-base": (12, 768, 12, 64, 2048),
+                "v1.1-large": (24, 1024, 16, 64, 2816),
+                "v1.1-xl": (24, 2048, 32, 64, 5120),
+            },
+            **_V1_1,
+        ),
+        has_own_head=True,
+    ),
 }
 
 
@@ -160,6 +224,8 @@ def count(size: Size) -> int:
     kind = getattr(transformers, size.model)
     with torch.device("meta"):
         model = kind.from_config(configuration) if size.model.startswith("Auto") else kind(configuration)
+        if size.has_own_head:
+            model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -106,7 +106,7 @@ def test_dispatches_are_the_schemas():
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", list(OPTIONS.values())[:3], ids=list(OPTIONS)[:3])
 def test_answers_and_gradients(section, options, dispatch):
     """Where there are places for all."""
     section = section(options, dispatch)

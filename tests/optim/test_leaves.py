@@ -63,18 +63,24 @@ def test_muon_turns_each_expert_by_itself():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_matrix_of_a_model_maps_its_inputs_to_its_outputs(tiny, family):
-    """Width is 24, heads 4 of 6 channels, key and value heads 2, the feed-forward 40 wide."""
-    params = {"decoder": {"block": shapes(Transformer(tiny(model__family=family).model))["decoder"]["block"]}}
+    """Width is 24, heads 4 of 8 channels, key and value heads 2, feed-forward 40; of its last stack."""
+    params = shapes(Transformer(tiny(model__family=family, model__head_width=8).model))
+    stack = "decoder" if "decoder" in params else "encoder"
+    params = {stack: {"block": params[stack]["block"]}}
     numbers = jax.tree.leaves(leaves.dimensions(params), is_leaf=lambda node: isinstance(node, MuonDimensionNumbers))
     fans = {
-        path.removeprefix("decoder/block/"): [math.prod(leaf.shape[axis] for axis in axes) for axes in axes_of_both]
+        path.removeprefix(f"{stack}/block/"): [math.prod(leaf.shape[axis] for axis in axes) for axes in axes_of_both]
         for path, leaf, axes_of_both in zip(trees.paths(params), jax.tree.leaves(params), numbers, strict=True)
     }
     expected = {
-        "attention/query/kernel": [24, 24],
-        "attention/key/kernel": [24, 12],
-        "attention/value/kernel": [24, 12],
-        "attention/out/kernel": [24, 24],
+        "attention/query/kernel": [24, 32],
+        "attention/key/kernel": [24, 16],
+        "attention/value/kernel": [24, 16],
+        "attention/out/kernel": [32, 24],
+        "cross_attention/query/kernel": [24, 32],
+        "cross_attention/key/kernel": [24, 16],
+        "cross_attention/value/kernel": [24, 16],
+        "cross_attention/out/kernel": [32, 24],
         "feedforward/in/kernel": [24, 40],
         "feedforward/gate/kernel": [24, 40],
         "feedforward/out/kernel": [40, 24],

@@ -8,7 +8,6 @@ from jax.sharding import Mesh
 
 from lm import trees
 from lm.batch import Batch
-from lm.families.catalog import FAMILIES
 from lm.objective.base import Objective
 from lm.objective.losses import Rows
 from lm.optim import build
@@ -21,42 +20,73 @@ from lm.train.step import make_step
 
 @pytest.fixture(scope="module")
 def train(assembled, random_state, random_batch):
-    """Return a function: config and mesh → the losses of 5 steps, the last state, and whether the first was deleted."""
+    """Return a function: config and mesh → metrics of 5 steps, the last state, and whether the first was deleted."""
 
     def run(config, mesh):
-        create, step = assembled(config, rules.constrain(mesh))
+        create, step = assembled(config, mesh)
         first = state = jax.device_put(random_state(create), rules.shardings(jax.eval_shape(create), mesh))
         step = compiling.compile_step(step, state, mesh)
-        losses = []
+        found = []
         for number in range(5):
             state, metrics = step(state, jax.device_put(random_batch(number), rules.rows(mesh)))
-            losses.append(float(metrics["loss"]))
-        return losses, state, all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+            found.append(metrics)
+        return found, state, all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
 
     return run
 
 
-OPTIONS = {"positions": "relative", "value_embeddings": 2, "residual_scalars": True, "qk_norm": True, "kv_heads": 4}
+# What differs in how it is laid out; the paths of every family are those of tests/parallel/test_rules.py.
+CASES = {
+    "gpt2": {"family": "gpt2"},
+    "llama": {"family": "llama"},
+    "options": {
+        "positions": "relative",
+        "value_embeddings": 2,
+        "residual_scalars": True,
+        "qk_norm": True,
+        "kv_heads": 4,
+    },
+    "experts, sorted": {"family": "mixtral", "layers": 2, "unroll": 1},
+    "experts with places": {
+        "family": "mixtral",
+        "layers": 2,
+        "unroll": 1,
+        "bias": True,
+        "dispatch": "capacity",
+        "expert_capacity": 1.0,
+    },
+}
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, "options"])
+@pytest.fixture(scope="module")
 def single(request, tiny, train):
-    """Return the model's overrides, and the losses on one device."""
+    """Return the model's overrides, and the metrics on one device."""
     mesh = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), AXES)
-    model = OPTIONS if request.param == "options" else {"family": request.param}
-    model = {f"model.{name}": value for name, value in model.items()}
-    losses, _, is_donated = train(tiny(**model), mesh)
-    assert is_donated and len(set(losses)) == 5
-    return model, losses
+    case = CASES[request.param]
+    model = {f"model.{name}": value for name, value in case.items()}
+    found, _, is_donated = train(tiny(**model), mesh)
+    assert is_donated and len({float(metrics["loss"]) for metrics in found}) == 5
+    if "experts" in request.param:
+        has_overflow = case.get("dispatch") == "capacity"
+        assert all(metrics["objective"] > metrics["loss"] for metrics in found)
+        assert all((metrics["experts/dropped"] > 0) == has_overflow for metrics in found)
+    return model, found
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (1, 8), (2, 4)])
-def test_losses_are_those_of_one_device(tiny, train, single, data, fsdp):
+@pytest.mark.parametrize(
+    ("single", "data", "fsdp"),
+    [("gpt2", 8, 1), ("gpt2", 1, 8), *((case, 2, 4) for case in CASES)],
+    indirect=["single"],
+)
+def test_metrics_are_those_of_one_device(tiny, train, single, data, fsdp):
     model, expected = single
     config = tiny(**model, parallel__mesh__data=data, parallel__mesh__fsdp=fsdp)
     mesh = make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
-    losses, state, is_donated = train(config, mesh)
-    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    found, state, is_donated = train(config, mesh)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=1e-5 if name == "loss" else 1e-4, err_msg=name)
     assert is_donated
     for path, leaf in zip(trees.paths(state), jax.tree.leaves(state), strict=True):
         assert len(leaf.addressable_shards) == 8

@@ -128,7 +128,7 @@ def test_every_choice_is_in_a_case():
     for name in ("data.source", "data.tokenizer", "data.packing", "data.normalization"):
         field = schema.FIELDS[name]
         used = {str(case.get(name, field.default)) for case in CASES.values()}
-        for choice in field.rule.choices:
+        for choice in set(field.rule.choices) - {"place"}:  # that is tests/weights/test_start.py's
             is_used = choice in used or (form(choice) != choice and form(choice) in map(kind, used))
             assert is_used, f"{name} {choice} trains in no case"
 

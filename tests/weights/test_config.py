@@ -66,6 +66,17 @@ LLAMA = {
     "use_cache": True,
     "vocab_size": 61,
 }
+GEMMA2 = {
+    "model_type": "gemma2",
+    "architectures": ["Gemma2ForCausalLM"],
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "num_hidden_layers": 3,
+    "head_dim": 128,
+    "query_pre_attn_scalar": 144,
+    "attn_logit_softcapping": None,
+    "sliding_window": 7,
+}
 without = lambda theirs, *names: {name: value for name, value in theirs.items() if name not in names}
 
 
@@ -91,6 +102,8 @@ def read(theirs):
             {"rotary_base": 9.0},
         ),
         (without(LLAMA, "architectures"), {"family": "llama"}),
+        (GEMMA2, {"attention_scale": 144**-0.5, "attention_soft_cap": 0.0, "logits_soft_cap": 30.0, "windows": (7, 0)}),
+        (GEMMA2 | {"use_bidirectional_attention": False}, {"architecture": "decoder"}),
     ],
 )
 def test_fields_are_read(theirs, fields):
@@ -107,6 +120,14 @@ def test_there_and_back(theirs):
     assert {name: value for name, value in written.items() if name not in derived} == {
         name: theirs[name] for name in written if name not in derived
     }
+
+
+def test_what_is_a_power_or_null_there_comes_back():
+    section = config.from_theirs(GEMMA2).model
+    written = config.to_theirs(section)
+    names = ("query_pre_attn_scalar", "attn_logit_softcapping", "hidden_activation", "use_bidirectional_attention")
+    assert [written[name] for name in names] == [144, None, "gelu_pytorch_tanh", None]
+    assert type(written["query_pre_attn_scalar"]) is int and config.from_theirs(written).model == section
 
 
 @pytest.mark.parametrize(
@@ -129,6 +150,10 @@ def test_there_and_back(theirs):
         (LLAMA | {"attention_bias": True}, "attention_bias is True"),
         (LLAMA | {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_parameters is .*'yarn'"),
         (LLAMA | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_parameters is .*'dynamic'"),
+        (GEMMA2 | {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0: it must be above 0"),
+        (GEMMA2 | {"query_pre_attn_scalar": 10**400}, "query_pre_attn_scalar is 1000"),
+        (GEMMA2 | {"query_pre_attn_scalar": "144"}, "model.attention_scale is '144'"),
+        (GEMMA2 | {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
         (LLAMA | {"rope_parameters": "default"}, "rope_parameters is 'default'"),
         (LLAMA | {"rope_parameters": {"rope_theta": "x"}}, "rope_theta is 'x'"),
         (LLAMA | {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),

@@ -104,7 +104,7 @@ def test_other_shapes_are_named(theirs):
     ("family", "overrides", "words"),
     [
         ("gpt2", {"qk_norm": True}, "key_norm"),
-        ("llama", {"bias": True}, "decoder/block/attention/key/bias"),
+        ("llama", {"bias": True}, "decoder/block/attention/out/bias"),
     ],
 )
 def test_models_beyond_the_layout_are_refused(golden, random_params, family, overrides, words):
