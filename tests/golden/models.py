@@ -164,7 +164,7 @@ FORMS = {
     ),
     "mistral_without_windows": Tiny("MistralForCausalLM", "MistralConfig", _LLAMA | {"sliding_window": None}),
     "qwen2_tied_and_late_windows": Tiny(
-        "Qwen2ForCausalLM", "Qwen2Config", _QWEN2 | _SLIDING_LATE | {"tie_word_embeddings": True}
+        "Qwen2ForCausalLM", "Qwen2Config", _LLAMA | _SLIDING_LATE | {"tie_word_embeddings": True}
     ),
     "qwen3_tied_and_late_windows": Tiny(
         "Qwen3ForCausalLM", "Qwen3Config", _LLAMA | _SLIDING_LATE | {"tie_word_embeddings": True}
