@@ -127,7 +127,7 @@ def write(config: Mapping[str, Any]) -> tuple[Form, dict[str, int | float | str]
     elif given.get("use_sliding_window") is not False:  # else a width may be there, and says nothing
         wanted["sliding_window"] = None
     else:
-        del given["sliding_window"]
+        given.pop("sliding_window", None)
     for name, value in given.items():
         is_as_wanted = name in wanted and (value == wanted[name] or not (value or wanted[name]))
         if not is_as_wanted and not _UNSAID.fullmatch(name):

@@ -21,6 +21,9 @@ from lm.weights.bundle import shapes
 from lm.weights.published import Tensor
 
 
+_SIZES = ("width", "heads", "kv_heads", "head_width", "feedforward_width", "layers", "experts")
+
+
 class _Row(NamedTuple):
     """A row of a family's weights, for one model.
 
@@ -55,6 +58,7 @@ def load(
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     for pattern, word in config.layout(section.family).renamed:
         tensors = {re.sub(pattern, word, name): tensor for name, tensor in tensors.items()}
+    _check_sizes(tensors, section)
     rows = _rows(section)
     names = _names(tensors, rows, section)
     flat = {}
@@ -121,6 +125,14 @@ def _plain(weight: Weight, leaf: Any) -> _Row:
     places = np.ndindex(leaf.shape[: len(counted)])
     names = [weight.name.format(**dict(zip(counted, place, strict=True))) for place in places]
     return _Row(weight.path, names, len(counted), weight.how.split(), leaf)
+
+
+def _check_sizes(tensors: Mapping[str, Tensor], section: Any) -> None:
+    """Refuse sizes far beyond the tensors', before a model of them is made, if only in outline."""
+    largest = max([len(tensors), *(size for tensor in tensors.values() for size in tensor.shape)])
+    for name in _SIZES:
+        if section[name] > largest:
+            raise Refusal(f"model.{name} is {section[name]}: no tensor of the weights is as long.")
 
 
 def _names(tensors: Mapping[str, Tensor], rows: list[_Row], section: Any) -> dict[str, str]:

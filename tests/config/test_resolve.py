@@ -181,6 +181,12 @@ FIELD_TABLE = [
     ({"model.rotary_scaling": "linear"}, "model.rotary_scaling", "'linear'", "model.positions='rotary'"),
     ({"model.family": "llama", "model.rotary_factor": 2.0}, "model.rotary_factor", "2.0", "model.rotary_scaling"),
     (
+        {"model.family": "llama", "model.rotary_scaling": "linear", "model.rotary_low": 2.0},
+        "model.rotary_low",
+        "2.0",
+        "it is for llama3",
+    ),
+    (
         {"model.family": "llama", "model.rotary_scaling": "llama3", "model.rotary_low": 4.0},
         "model.rotary_high",
         "4.0",

@@ -401,7 +401,7 @@ def test_a_panic_over_a_text_is_refused(tmp_path):
 def test_pickles_are_refused_unread(ending, tmp_path):
     path = tmp_path / f"model{ending}"
     path.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "evil").encode() + b"'\ntR.")
-    with pytest.raises(Refusal, match=r"convert it .* with Transformers: .*save_pretrained"):
+    with pytest.raises(Refusal, match=r"convert it, .* with Transformers: .*save_pretrained"):
         open_place(str(path))
     if ending in folder.PICKLES[:1]:
         (tmp_path / "config.json").write_text("{}")
