@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import models, processors
 
 from lm.refusal import Refusal
 from lm.text import learn as learning
@@ -217,3 +218,13 @@ def test_a_text_goes_on_from_the_ids_before(kind):
     ids = [learned.end, *learned.encode("abc de. ead bbc"), learned.end]
     for cut in range(len(ids)):
         assert learned.decode(ids[:cut]) + learned.decode(ids[cut:], ids[:cut]) == learned.decode(ids)
+
+
+@pytest.mark.parametrize(("before", "opening"), [("", ()), ("<s> ", (1,)), ("<s> <s> ", (1, 1))])
+def test_a_file_says_what_opens_a_text(before, opening):
+    inner = tokenizers.Tokenizer(models.WordLevel({"</s>": 0, "<s>": 1, "a": 2}, unk_token="a"))
+    inner.add_special_tokens(["</s>", "<s>"])
+    ends = [("<s>", 1), ("</s>", 0)]
+    inner.post_processor = processors.TemplateProcessing(f"{before}$A </s>", special_tokens=ends)
+    found = tokenizer.Tokenizer(inner, "place", "</s>")
+    assert found.opening == opening and found.encode("a").tolist() == [2]
