@@ -92,6 +92,7 @@ def write(path: Path, model: Published, type_name: str) -> None:
         writer.close()
         os.replace(part, path)
     finally:
+        writer.close()
         part.unlink(missing_ok=True)
 
 
