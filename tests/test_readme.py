@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there, one after another, in a folder of their own."""
+"""The commands of the README and of docs/weights.md, run as they stand there, in turn, in a folder of their own."""
 
 import os
 import re
@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+WEIGHTS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,9 @@ def run(folder, line):
     )
 
 
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.strip().splitlines()]
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", README + WEIGHTS, re.DOTALL) for line in block.strip().splitlines()
+]
 
 
 def test_there_are_commands():

@@ -95,6 +95,12 @@ FIELDS = {
 }
 
 
+def has_prefix(config: Any) -> bool:
+    """Say whether a config's model is a decoder that learns to see all of what it is given at once."""
+    section = config.objective
+    return config.model.architecture == "decoder" and (section.name in ("prefix", "span", "mixture") or section.prefix)
+
+
 def fill(flat: dict[str, Any]) -> None:
     """Ask a tokenizer that is learned for the tokens that the objective needs, and the model for its head."""
     is_learned = flat["data.tokenizer"].partition(":")[0] in LEARNED

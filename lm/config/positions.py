@@ -58,6 +58,14 @@ FIELDS = {
 # The switches of rotary positions where positions are others.
 _WITHOUT_ROTARY = {"rotary_base": None, "rotary_window_base": 0.0, "rotary_share": 1.0}
 
+# The numbers of rotary_scaling, and which of its choices read them.
+_READERS = {
+    "model.rotary_factor": ("linear", "llama3"),
+    "model.rotary_low": ("llama3",),
+    "model.rotary_high": ("llama3",),
+    "model.rotary_original_context": ("llama3",),
+}
+
 
 def fit(flat: Mapping[str, Any], family: dict[str, Any]) -> None:
     """Make the family's switches those of the positions that are set; refuse fields of rotary ones without them."""
@@ -99,9 +107,12 @@ def _check_rotary(flat: Mapping[str, Any]) -> None:
             f"model.head_width is {width}: rotary positions would turn {turned} numbers of it "
             f"(model.rotary_share is {share}), which must be even and at least 2."
         )
-    scaling, factor = flat["model.rotary_scaling"], flat["model.rotary_factor"]
-    if scaling == "none" and factor != 1:
-        raise Refusal(f"model.rotary_factor is {factor}, but model.rotary_scaling is 'none': set linear or llama3.")
+    scaling = flat["model.rotary_scaling"]
+    for name, readers in _READERS.items():
+        if scaling not in readers and flat[name] != FIELDS[name].default:
+            raise Refusal(
+                f"{name} is {flat[name]}, but model.rotary_scaling is {scaling!r}: it is for {' and '.join(readers)}."
+            )
     low, high = flat["model.rotary_low"], flat["model.rotary_high"]
     if scaling == "llama3" and low >= high:
         raise Refusal(f"model.rotary_high is {high}: it must be above model.rotary_low ({low}).")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.batch import Batch
+from lm.config.objective import has_prefix
 from lm.generate import decode, samplers
 from lm.model.transformer import forward
 from lm.objective.losses import log_softmax_parts, logits_of
@@ -55,12 +56,12 @@ def _likeliest(model, params, batch):
 
 
 def spans(bundle: Bundle, rows: Sequence[Batch]) -> list[list[Piece]]:
-    """Return the text of each segment of the rows, its spans as an encoder–decoder says them, greedily.
+    """Return the text of each segment of the rows, its spans as the model says them, greedily.
 
     What it says is generated token by token from its own words, and read up to end-of-text.
     """
     found = [task for row in rows for task in tasks(row)]
-    said = answers(bundle, [given for given, _ in found], max(len(row.inputs) for row in rows))
+    said = answers(bundle, found)
     specials = bundle.tokenizer.specials
     texts = []
     for (given, wanted), answer in zip(found, said, strict=True):
@@ -76,22 +77,30 @@ def spans(bundle: Bundle, rows: Sequence[Batch]) -> list[list[Piece]]:
 
 
 def tasks(row: Batch) -> Iterable[tuple[list[int], list[int]]]:
-    """Yield what is given and what is wanted of every segment of an encoder–decoder's row that has both."""
+    """Yield what is given and what is wanted, of every segment of a row in which something is."""
     for number in range(1, int(row.segments.max()) + 1):
-        given, wanted = row.encoder_inputs[row.encoder_segments == number], row.targets[row.segments == number]
-        if len(wanted):
-            yield given.tolist(), wanted.tolist()
+        here = np.flatnonzero(row.segments == number)
+        scored = here[row.weights[here] > 0]
+        if len(scored) and row.encoder_inputs is None:
+            yield row.inputs[here[0] : scored[0] + 1].tolist(), row.targets[scored].tolist()
+        elif len(scored):
+            yield row.encoder_inputs[row.encoder_segments == number].tolist(), row.targets[scored].tolist()
 
 
-def answers(bundle: Bundle, prompts: Sequence[list[int]], length: int) -> list[list[int]]:
-    """Return the likeliest tokens that a decoder says of each prompt that its encoder reads, up to end-of-text."""
+def answers(bundle: Bundle, found: Sequence[tuple[list[int], list[int]]]) -> list[list[int]]:
+    """Return the likeliest tokens that the model says to what is given in each task, up to end-of-text.
+
+    At most as many as the longest that is wanted, and as the context has room for.
+    """
     specials, context = bundle.tokenizer.specials, bundle.model.config.context
+    prompts = [given for given, _ in found]
     ids = np.zeros((len(prompts), context), np.int32)
     for row, prompt in zip(ids, prompts, strict=True):
         row[: len(prompt)] = prompt
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    reading = decode.prefill(bundle.model, bundle.params, ids, lengths, specials.start)
-    count = min(length, context - 1)
+    reading = decode.prefill(bundle.model, bundle.params, ids, lengths, specials.start, has_prefix(bundle.config))
+    read = 1 if bundle.model.config.architecture == "encoder_decoder" else int(lengths.max())
+    count = max(1, min(max(len(wanted) for _, wanted in found), context - read))
     _, tokens, _ = decode.extend(bundle.model, _GREEDY, count, bundle.params, reading, jax.random.key(0), 0)
     rows = np.asarray(tokens).tolist()
     return [row[: row.index(specials.end)] if specials.end in row else row for row in rows]
@@ -111,15 +120,14 @@ def cut(ids: Iterable[int], specials: Specials) -> dict[int, list[int]]:
 
 
 def measure(bundle: Bundle, rows: Callable[[int], Sequence[Batch]], usual: int) -> dict[str, float]:
-    """Return what `exact` does of the spans in the first ROWS held-out rows, of an objective and a model that have any.
+    """Return what `exact` does of the spans in ROWS held-out rows, of an objective that has any.
 
     Args:
       bundle: the model.
       rows: count → so many held-out rows.
       usual: the most frequent token of the text.
     """
-    is_pair = bundle.config.model.architecture == "encoder_decoder"
-    if bundle.config.objective.name not in ("span", "mixture") or not is_pair:
+    if bundle.config.objective.name not in ("span", "mixture"):
         return {}
     return exact(spans(bundle, rows(ROWS)), usual)
 

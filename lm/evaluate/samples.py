@@ -18,14 +18,13 @@ def draw(bundle: Bundle, rows: Sequence[Batch], prompt: str) -> list[str]:
     In these ⟦…⟧ was hidden from the model: ⟦guess⟧ is right, ⟦guess‖truth⟧ is not.
     """
     config = bundle.config
-    is_pair = config.model.architecture == "encoder_decoder"
     if config.objective.name == "masked":
         return _spelled(bundle, gaps.masked(bundle, rows))
     if config.objective.name == "classify":
         return _classes(bundle, rows)
-    if config.objective.name in ("span", "mixture") and is_pair:
+    if config.objective.name in ("span", "mixture"):
         return _spelled(bundle, gaps.spans(bundle, rows))
-    if is_pair:
+    if config.objective.name == "seq2seq":
         return _answers(bundle, rows)
     return [prompt + done.text for done in generate(bundle, [prompt], config.sample)]
 
@@ -44,7 +43,7 @@ def _answers(bundle: Bundle, rows: Sequence[Batch]) -> list[str]:
     """Return inputs with the likeliest answer and the target."""
     read = bundle.tokenizer.decode
     tasks = [task for row in rows[:ROWS] for task in gaps.tasks(row)]
-    said = gaps.answers(bundle, [given for given, _ in tasks], len(rows[0].inputs))
+    said = gaps.answers(bundle, tasks)
     return [
         f"── {read(given)}\n→ {read(answer)}\ntarget: {read(wanted)}"
         for (given, wanted), answer in zip(tasks, said, strict=True)

@@ -42,6 +42,7 @@ LAYOUT = Layout(
         Attribute("num_hidden_layers", "layers", 32),
         Attribute("num_attention_heads", "heads", 32),
         Attribute("num_key_value_heads", "kv_heads", 32),
+        Attribute("head_dim", "head_width", None),  # which the class does not have, but its attention reads
         Attribute("intermediate_size", "feedforward_width", 22016),
         Attribute("hidden_act", "activation", "silu", values=ACTIVATIONS),
         Attribute("rms_norm_eps", "norm_epsilon", 1e-6),

@@ -20,31 +20,33 @@ class Reading(NamedTuple):
     logits: Any
 
 
-def _read(model, params, ids_BT, positions_BT, cache, last_B, encoder=None):
+def _read(model, params, ids_BT, positions_BT, cache, last_B, encoder=None, prefix_BS=None):
     """Return the cache, and the next token's logits after position `last_B` of the ids given, float32 `(B, V)`."""
     logits = logits_of(model.config)._replace(dtype="float32")
-    out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache, encoder=encoder)
+    out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache, encoder=encoder, prefix_BT=prefix_BS)
     hidden_BD = jnp.take_along_axis(out.hidden, last_B[:, None, None], axis=1)[:, 0]
     logits_BV, log_total_B1 = log_softmax_parts(hidden_BD, out.unembed, logits, out.unembed_bias)
     return out.cache, (logits_BV - log_total_B1)[:, : model.config.vocabulary]
 
 
-@partial(jax.jit, static_argnums=0)
-def prefill(model, params, ids_BT, lengths_B, start=0) -> Reading:
+@partial(jax.jit, static_argnums=(0, 5))
+def prefill(model, params, ids_BT, lengths_B, start=0, has_prefix=False) -> Reading:
     """Read prompts, padded on the right to one length, into a new cache of the model's context.
 
-    An encoder_decoder's encoder reads them, once; its decoder reads `start`, the id that it begins with.
+    An encoder_decoder's encoder reads them, once; its decoder reads `start`, the id that it begins with. A decoder
+    that has learned with a prefix sees all of its prompt at once.
     """
     rows, length = ids_BT.shape
     cache = caches.empty(model.config, rows, model.config.context)
     positions_BT = jnp.broadcast_to(jnp.arange(length), ids_BT.shape)
     encoder = None
+    prefix_BS = jnp.arange(model.config.context)[None] < lengths_B[:, None] if has_prefix else None
     if model.config.architecture == "encoder_decoder":
         is_text_BT = positions_BT < lengths_B[:, None]
         encoder = Tokens(ids_BT, positions_BT, is_text_BT.astype(jnp.int32))
         lengths_B = jnp.ones_like(lengths_B)
         ids_BT, positions_BT = jnp.full((rows, 1), start, jnp.int32), jnp.zeros((rows, 1), jnp.int32)
-    cache, logits_BV = _read(model, params, ids_BT, positions_BT, cache, lengths_B - 1, encoder)
+    cache, logits_BV = _read(model, params, ids_BT, positions_BT, cache, lengths_B - 1, encoder, prefix_BS)
     return Reading(cache, lengths_B, logits_BV)
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lm.config.objective import has_prefix
 from lm.generate import decode, samplers
 from lm.refusal import Refusal
 from lm.weights.place import Bundle
@@ -51,6 +52,7 @@ def generate(
     if encoder is None:
         raise Refusal("the model has no tokenizer, so it reads no prompt: put its tokenizer.json beside its config.")
     is_answer = bundle.model.config.architecture == "encoder_decoder"
+    is_seen = has_prefix(bundle.config)
     rows: list[list[int]] = []
     for prompt in prompts:
         ids = [int(i) for i in encoder.encode(prompt)] or ([] if is_answer else [encoder.end])
@@ -72,7 +74,7 @@ def generate(
             if not is_answer:
                 rows = [ids[-(context // 2) :] if len(ids) >= context else ids for ids in rows]
             start = encoder.specials.start
-            reading = decode.prefill(bundle.model, bundle.params, *_padded(rows, context), start)
+            reading = decode.prefill(bundle.model, bundle.params, *_padded(rows, context), start, is_seen)
             room = context - (1 if is_answer else max(map(len, rows)))
         count = _CHUNK if min(room, section.max_new_tokens - done) >= _CHUNK else 1
         reading, tokens, logs = decode.extend(bundle.model, settings, count, bundle.params, reading, key, done)

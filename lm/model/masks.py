@@ -36,9 +36,9 @@ def packed(segments_BT, is_causal: bool = True, prefix_BT=None) -> Mask:
     return Mask(places, places, segments_BT, segments_BT, is_causal, prefix_BT)
 
 
-def cached(positions_BT, length: int) -> Mask:
+def cached(positions_BT, length: int, prefix_BS=None) -> Mask:
     """Return the mask of queries at `positions_BT` over a cache of `length` slots, slot p holding position p."""
-    return Mask(positions_BT, jnp.arange(length)[None])
+    return Mask(positions_BT, jnp.arange(length)[None], prefix=prefix_BS)
 
 
 def across(segments_BT, segments_BS) -> Mask:

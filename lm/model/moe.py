@@ -190,5 +190,5 @@ def _weighted(weights_BTK, answers_BTKD):
     return jnp.sum(weights_BTK[..., None] * answers_BTKD.astype(jnp.float32), axis=2)
 
 
-# (config, Experts' layers, (hidden (B, T, D), Choice, experts that the text takes (B, T, E))) → ((B, T, D), dropped (B,))
+# (config, Experts' layers, (hidden (B, T, D), Choice, who of the text takes which (B, T, E))) → (out, dropped (B,))
 DISPATCHES = {"ragged": _ragged, "capacity": _capacity}

@@ -139,7 +139,7 @@ class Transformer(nn.Module):
           cache: None, or a Cache that the positions are written to and read from.
           train: apply dropout; needs the rng `dropout` when a rate is not 0.
           types_BT: int32 below model.token_types; None: 0.
-          prefix_BT: bool, tokens that all of their segment see in a decoder; or None.
+          prefix_BT: bool, tokens that all of their segment see in a decoder; with a cache `(B, slots)`; or None.
           encoder: what the encoder of an encoder–decoder reads; None with a cache that holds it.
         """
         c = self.config
@@ -154,7 +154,7 @@ class Transformer(nn.Module):
         if cache is None:
             mask = masks.packed(segments_BT, not is_encoder, prefix_BT)
         else:
-            mask = masks.cached(positions_BT, cache.key.shape[2])
+            mask = masks.cached(positions_BT, cache.key.shape[2], prefix_BT)
         tokens = Tokens(inputs_BT, positions_BT, segments_BT)
         stack = "encoder" if is_encoder else "decoder"
         hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, dispatch, types_BT, memory, cache)

@@ -46,7 +46,7 @@ def corrupted(
     """Return a task for each segment of the window that has text; what does not fit is left out, from the end on.
 
     A window of one record fits exactly. Of several, each has its share of the noise, rounded so that the sum is the
-    window's; a span never crosses from one into another. End-of-text and other special tokens are never cut out.
+    window's; a span never crosses from one into another. End-of-text is never cut out.
 
     Args:
       window: of tokens.
@@ -98,8 +98,8 @@ def _tasks(ids, segments, noise: Noise, generator, specials: Specials) -> list[T
 
 
 def _pieces(ids, segments, specials: Specials) -> list[tuple[int, int]]:
-    """Return start and stop of each stretch of a segment without end-of-text or another special token."""
-    is_text = ~np.isin(ids, [specials.end, *specials.unwritten])
+    """Return start and stop of each stretch of a segment without end-of-text."""
+    is_text = ids != specials.end
     is_start = is_text & ~np.append(False, is_text[:-1] & (segments[1:] == segments[:-1]))[: len(ids)]
     is_stop = is_text & ~np.append(is_text[1:] & (segments[1:] == segments[:-1]), False)[: len(ids)]
     return list(zip(np.flatnonzero(is_start).tolist(), (np.flatnonzero(is_stop) + 1).tolist(), strict=True))

@@ -43,7 +43,8 @@ class Specials(NamedTuple):
     size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
     padding token, as T5's does, or else the end. first: what stands before a text that an encoder classifies: [CLS] or
     <s>, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
-    those after it, by their numbers. unwritten: ids that no text has: special tokens, and those of no token.
+    those after it, by their numbers. unwritten: special tokens, and ids of no token: what no text has, but for unknown
+    words' token.
     """
 
     size: int

@@ -86,7 +86,7 @@ def to_theirs(section: Any) -> dict[str, Any]:
 def _family(theirs: Mapping[str, Any]) -> str:
     families = {kind: name for name, family in FAMILIES.items() for kind in family.LAYOUT.model_types}
     kind = theirs.get("model_type")
-    if kind not in families:
+    if not isinstance(kind, str) or kind not in families:
         raise Refusal(f"config.json: model_type is {kind!r}: it must be one of {', '.join(sorted(families))}.")
     return families[kind]
 
@@ -94,8 +94,8 @@ def _family(theirs: Mapping[str, Any]) -> str:
 def _architecture(theirs: Mapping[str, Any], family: Layout) -> Mapping[str, Any]:
     """Return the fields that the architecture's name stands for."""
     names = theirs.get("architectures") or list(family.architectures)
-    name = names[0] if isinstance(names, list) and isinstance(names[0], str) else names
-    if not isinstance(names, list) or name not in family.architectures:
+    name = names[0] if isinstance(names, list) else names
+    if not isinstance(names, list) or not isinstance(name, str) or name not in family.architectures:
         raise Refusal(
             f"config.json: architectures is {name!r}: of {family.model_types[0]} those read are "
             f"{', '.join(family.architectures)}."

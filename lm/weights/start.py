@@ -15,6 +15,7 @@ from lm import trees, workdir
 from lm.config import schema
 from lm.config.field import FREE
 from lm.config.files import from_json
+from lm.config.objective import USUAL
 from lm.config.resolve import check_fields, flatten
 from lm.refusal import Refusal
 from lm.text import tokenizer as tokenizers
@@ -49,6 +50,8 @@ def started(config: Mapping[str, Any], folder: Path | None = None) -> Mapping[st
         theirs = flatten(describe(place).config)
     for name in [name for name in flat if name.startswith("model.")]:
         flat[name] = _agreed(name, flat, theirs, place)
+    if flat["objective.name"] == schema.FIELDS["objective.name"].default:
+        flat["objective.name"] = USUAL[flat["model.architecture"]]
     started = schema.defaults()
     started.update_from_flattened_dict({**flat, "data.tokenizer": KIND})
     return started

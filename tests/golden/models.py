@@ -105,6 +105,48 @@ MODELS = {
     "qwen3_moe": Tiny("Qwen3MoeForCausalLM", "Qwen3MoeConfig", _QWEN3_MOE),
 }
 
+_BERT = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": CONTEXT,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "layer_norm_eps": 1e-3,
+}
+_ROBERTA = _BERT | {"max_position_embeddings": CONTEXT + 2, "type_vocab_size": 1, "pad_token_id": 1}
+_T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": 24,
+    "d_kv": 10,
+    "d_ff": 40,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 11,
+    "decoder_start_token_id": 0,
+}
+_T5_V1_1 = _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+
+# Models with an encoder.
+STACKS = {
+    "bert": Tiny("BertForMaskedLM", "BertConfig", _BERT),
+    "roberta": Tiny("RobertaForMaskedLM", "RobertaConfig", _ROBERTA),
+    "t5": Tiny("T5ForConditionalGeneration", "T5Config", _T5),
+    "t5_v1_1": Tiny("T5ForConditionalGeneration", "T5Config", _T5_V1_1),
+}
+_T5_TIED = {"tie_word_embeddings": True, "scale_decoder_outputs": False}
+STACK_FORMS = {
+    "bert_hidden": Tiny("BertModel", "BertConfig", _BERT | {"hidden_act": "gelu_new"}),
+    "bert_classes": Tiny("BertForSequenceClassification", "BertConfig", _BERT | {"num_labels": 5}),
+    "bert_two_classes": Tiny("BertForSequenceClassification", "BertConfig", _BERT),
+    "roberta_hidden": Tiny("RobertaModel", "RobertaConfig", _ROBERTA | {"type_vocab_size": 2}),
+    "roberta_classes": Tiny("RobertaForSequenceClassification", "RobertaConfig", _ROBERTA | {"num_labels": 5}),
+    "t5_as_many_layers": Tiny("T5ForConditionalGeneration", "T5Config", _T5 | {"num_decoder_layers": None}),
+    "t5_v1_1_tied": Tiny("T5ForConditionalGeneration", "T5Config", _T5_V1_1 | _T5_TIED),
+}
+
 # Of the same families, other forms; compared by tests/parity alone.
 FORMS = {
     "gpt2_untied": Tiny("GPT2LMHeadModel", "GPT2Config", _GPT2 | {"tie_word_embeddings": False}),
@@ -122,7 +164,7 @@ FORMS = {
     ),
     "mistral_without_windows": Tiny("MistralForCausalLM", "MistralConfig", _LLAMA | {"sliding_window": None}),
     "qwen2_tied_and_late_windows": Tiny(
-        "Qwen2ForCausalLM", "Qwen2Config", _QWEN2 | _SLIDING_LATE | {"tie_word_embeddings": True}
+        "Qwen2ForCausalLM", "Qwen2Config", _LLAMA | _SLIDING_LATE | {"tie_word_embeddings": True}
     ),
     "qwen3_tied_and_late_windows": Tiny(
         "Qwen3ForCausalLM", "Qwen3Config", _LLAMA | _SLIDING_LATE | {"tie_word_embeddings": True}
@@ -150,13 +192,18 @@ def make(tiny: Tiny, seed: int = 7) -> Any:
     configuration = getattr(transformers, tiny.configuration)(**tiny.options)
     configuration._attn_implementation = "eager"
     model = getattr(transformers, tiny.model)(configuration).float().eval()
+    if "T5" in tiny.model and tiny.options.get("tie_word_embeddings") is False:
+        # As published; the class unties them only where a file holds both.
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for path, tensor in model.named_parameters():
             # Gemma's scales are 1 + the parameter.
             is_scale = path.endswith("weight") and tensor.ndim == 1 and "Gemma" not in tiny.model
             center = 1.0 if is_scale else 0.0
-            tensor.copy_(center + 0.3 * torch.randn(tensor.shape, generator=generator))
+            # T5 does not scale its scores, but the weights of its queries are so much smaller.
+            size = 0.3 * configuration.d_kv**-0.5 if path.endswith("Attention.q.weight") else 0.3
+            tensor.copy_(center + size * torch.randn(tensor.shape, generator=generator))
     return model
 
 
@@ -167,9 +214,17 @@ def batch(seed: int = 11) -> tuple[np.ndarray, np.ndarray]:
 
 
 def logits(model: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return their logits, float32 `(B, T, V)`; those of padding mean nothing."""
+    """Return their logits, float32 `(B, T, V)`; those of padding mean nothing. A decoder with encoder reads ids reversed."""
     with torch.no_grad():
-        return model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask).long()).logits.numpy()
+        return model(**inputs(model, ids, mask)).logits.numpy()
+
+
+def inputs(model: Any, ids: np.ndarray, mask: np.ndarray) -> dict[str, torch.Tensor]:
+    """Return what a model is called with."""
+    given = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask).long()}
+    if model.config.is_encoder_decoder:
+        given["decoder_input_ids"] = torch.tensor(ids[:, ::-1].copy())
+    return given
 
 
 def greedy(model: Any, ids: np.ndarray) -> np.ndarray:

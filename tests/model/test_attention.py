@@ -8,7 +8,7 @@ import pytest
 from lm.model import cache as caches
 from lm.model import masks
 from lm.model.attend import einsum
-from lm.model.attention import Attention
+from lm.model.attention import Attention, CrossAttention
 from lm.model.positions import rotate
 
 POSITIONS = np.array([[0, 1, 2, 3, 4], [0, 1, 0, 1, 2]])
@@ -130,3 +130,45 @@ def test_cache_is_filled_and_read(tiny):
         np.testing.assert_allclose(one[:, 0], full[:, t], atol=1e-5)
     assert (np.abs(layer.key[:, :5]).max(axis=(2, 3)) > 0).all()
     assert not np.asarray(layer.key[:, 5:]).any()
+
+
+CROSS = {
+    "gpt2": {"model__family": "gpt2", "model__attention_scale": 0.7},
+    "llama": {"model__family": "llama", "model__attention_soft_cap": 1.5},
+}
+
+
+@pytest.mark.parametrize("case", CROSS.values(), ids=CROSS)
+def test_cross_attention_written_out(tiny, slow_attention, case):
+    """Queries of two records look at an encoder's seven places, of which the last hold neither; then from a cache."""
+    section = tiny(**case, model__head_width=8).model
+    params = _params(section)
+    generator = np.random.default_rng(3)
+    hidden = generator.normal(size=(2, 5, section.width)).astype(np.float32)
+    memory = generator.normal(size=(2, 7, section.width)).astype(np.float32)
+    read = np.array([[1, 1, 1, 1, 0, 0, 0], [2, 2, 1, 1, 1, 2, 0]])
+    apply = jax.jit(
+        lambda *arguments, **more: CrossAttention(section, einsum).apply({"params": params}, *arguments, **more)
+    )
+    out, cache = apply(hidden, (memory, read), SEGMENTS)
+    assert cache is None
+
+    def project(x, name):
+        bias = np.asarray(params[name].get("bias", np.zeros((1, 1))))
+        return np.einsum("btd,dhc->bthc", x, params[name]["kernel"]) + bias
+
+    query, key, value = project(hidden, "query"), project(memory, "key"), project(memory, "value")
+    query = query * section.attention_scale * 8**0.5  # slow_attention divides by √8
+    allowed = SEGMENTS[:, :, None] == read[:, None, :]
+    mixed = slow_attention(query, key, value, allowed, None, section.attention_soft_cap or None)
+    expected = np.einsum("bthc,hcd->btd", mixed, params["out"]["kernel"])
+    expected = expected + np.asarray(params["out"].get("bias", np.zeros(1)))
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+
+    one = (read == 1).astype(np.int32)
+    layer = jax.tree.map(lambda leaf: leaf[0], caches.empty(section, 2, 7))
+    first, layer = apply(hidden[:, :2], (memory, one), None, cache=layer)
+    second, again = apply(hidden[:, 2:3], None, None, cache=layer)
+    whole, _ = apply(hidden, (memory, one), np.ones_like(SEGMENTS))
+    np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole[:, :3], atol=1e-5)
+    np.testing.assert_array_equal(again.memory_key, layer.memory_key)

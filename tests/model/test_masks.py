@@ -46,3 +46,34 @@ def test_a_query_sees_as_many_tokens_as_its_window(window):
 def test_distance():
     np.testing.assert_array_equal(masks.distance(masks.packed(np.ones((2, 2), int))), [[[0, -1], [1, 0]]])
     np.testing.assert_array_equal(masks.distance(masks.cached(np.array([[3]]), 5)), [[[3, 2, 1, 0, -1]]])
+
+
+def test_an_encoder_sees_all_of_a_record():
+    allowed = masks.allowed(masks.packed(np.array([[1, 1, 2, 2, 0]]), is_causal=False))
+    expected = [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
+    np.testing.assert_array_equal(allowed, np.array([expected], bool))
+
+
+def test_an_encoders_window_reaches_to_both_sides():
+    allowed = masks.allowed(masks.packed(np.ones((1, 4), int), is_causal=False)._replace(window=2))
+    expected = [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
+    np.testing.assert_array_equal(allowed, np.array([expected], bool))
+
+
+def test_a_prefix_is_seen_by_its_record():
+    prefix = np.array([[1, 1, 0, 0, 1, 0]], bool)
+    allowed = masks.allowed(masks.packed(np.array([[1, 1, 1, 1, 2, 2]]), prefix_BT=prefix))
+    expected = [
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1, 1],
+    ]
+    np.testing.assert_array_equal(allowed, np.array([expected], bool))
+
+
+def test_a_decoders_segment_sees_the_encoders():
+    allowed = masks.allowed(masks.across(np.array([[1, 2, 0]]), np.array([[1, 1, 2, 0]])))
+    np.testing.assert_array_equal(allowed, np.array([[[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]], bool))

@@ -46,6 +46,8 @@ VARIANTS = {
         "gated": True,
         "tied": False,
     },
+    "experts": {"family": "mixtral", "experts": 5},
+    "experts with places for all": {"experts": 3, "dispatch": "capacity", "expert_capacity": 1.5},
     "part of a head turned, parallel with two norms": {
         "positions": "rotary",
         "rotary_share": 0.7,

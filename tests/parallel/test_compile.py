@@ -46,6 +46,8 @@ CASES = {
         "qk_norm": True,
         "kv_heads": 4,
     },
+    "encoder": {"family": "bert", "layers": 2, "unroll": 1},
+    "both": {"family": "t5", "layers": 2, "encoder_layers": 3, "unroll": 1, "tied": False},
     "experts, sorted": {"family": "mixtral", "layers": 2, "unroll": 1},
     "experts with places": {
         "family": "mixtral",

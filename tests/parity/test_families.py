@@ -63,6 +63,31 @@ def test_logits_and_tokens_agree_both_ways(name, tmp_path):
 OLD = {  # what configurations said before transformers 5, and what to take out for it
     "llama": ({"rope_theta": 500.0, "rope_scaling": None, "torch_dtype": "float32"}, ("rope_parameters", "dtype")),
     "gpt2": ({"n_ctx": models.CONTEXT, "torch_dtype": "float32"}, ("dtype",)),
+    "llama_3": (
+        {
+            "rope_theta": 500.0,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+        },
+        ("rope_parameters",),
+    ),
+    "gpt_neox": ({"rotary_pct": 0.25, "rotary_emb_base": 500.0}, ("rope_parameters",)),
+    "qwen2_tied_and_late_windows": ({"rope_theta": 500.0}, ("rope_parameters", "layer_types")),
+    "gemma2": ({"rope_theta": 500.0, "hidden_act": "gelu_pytorch_tanh"}, ("rope_parameters", "layer_types")),
+    "gemma3": (
+        {
+            "rope_theta": 900.0,
+            "rope_local_base_freq": 70.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "sliding_window_pattern": 6,
+        },
+        ("rope_parameters", "layer_types", "_sliding_window_pattern"),
+    ),
 }
 
 

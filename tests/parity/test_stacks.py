@@ -12,53 +12,7 @@ import transformers
 from lm.generate import decode, samplers
 from lm.weights.place import open_place, save_place
 
-_BERT = {
-    "vocab_size": models.VOCABULARY,
-    "max_position_embeddings": models.CONTEXT,
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 40,
-    "layer_norm_eps": 1e-3,
-}
-_ROBERTA = _BERT | {"max_position_embeddings": models.CONTEXT + 2, "type_vocab_size": 1, "pad_token_id": 1}
-_LABELS = {"num_labels": 5}
-_T5 = {
-    "vocab_size": models.VOCABULARY,
-    "d_model": 24,
-    "d_kv": 10,
-    "d_ff": 40,
-    "num_layers": 3,
-    "num_decoder_layers": 2,
-    "num_heads": 4,
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 11,
-    "decoder_start_token_id": 0,
-}
-_V1_1 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-
-FORMS = {
-    "bert_masked": models.Tiny("BertForMaskedLM", "BertConfig", _BERT),
-    "bert_hidden": models.Tiny("BertModel", "BertConfig", _BERT | {"hidden_act": "gelu_new"}),
-    "bert_classes": models.Tiny("BertForSequenceClassification", "BertConfig", _BERT | _LABELS),
-    "bert_two_classes": models.Tiny("BertForSequenceClassification", "BertConfig", _BERT),
-    "roberta_masked": models.Tiny("RobertaForMaskedLM", "RobertaConfig", _ROBERTA),
-    "roberta_hidden": models.Tiny("RobertaModel", "RobertaConfig", _ROBERTA | {"type_vocab_size": 2}),
-    "roberta_classes": models.Tiny("RobertaForSequenceClassification", "RobertaConfig", _ROBERTA | _LABELS),
-    "t5": models.Tiny("T5ForConditionalGeneration", "T5Config", _T5),
-    "t5_as_many_layers": models.Tiny("T5ForConditionalGeneration", "T5Config", _T5 | {"num_decoder_layers": None}),
-    "t5_v1_1": models.Tiny("T5ForConditionalGeneration", "T5Config", _T5 | _V1_1),
-    "t5_v1_1_tied": models.Tiny("T5ForConditionalGeneration", "T5Config", _T5 | _V1_1),
-}
-
-
-def made(name):
-    """Return a model of Transformers, every parameter random."""
-    model = models.make(FORMS[name])
-    if name == "t5_v1_1":  # as published, which the class alone makes only when it finds one in a file
-        head = np.random.default_rng(3).normal(0, 0.3, (models.VOCABULARY, 24))
-        model.lm_head.weight = torch.nn.Parameter(torch.tensor(head, dtype=torch.float32))
-    return model
+ALL = models.STACKS | models.STACK_FORMS
 
 
 def types(model, ids):
@@ -69,10 +23,8 @@ def types(model, ids):
 
 def theirs(model, ids, mask):
     """Return what a model makes of padded rows: logits, or hidden states and what is pooled of the first."""
-    inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask).long()}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = torch.tensor(ids[:, ::-1].copy())
-    else:
+    inputs = models.inputs(model, ids, mask)
+    if not model.config.is_encoder_decoder:
         inputs["token_type_ids"] = torch.tensor(types(model, ids))
     with torch.no_grad():
         out = model(**inputs)
@@ -115,17 +67,17 @@ def greedy(bundle, row):
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ALL)
 def test_results_agree_both_ways(name, tmp_path):
-    model = made(name)
+    model = models.make(ALL[name])
     model.save_pretrained(tmp_path / "theirs")
     ids, mask = models.batch()
     expected = theirs(model, ids, mask)
     bundle = open_place(str(tmp_path / "theirs"))
     assert_close(ours(bundle, model, ids, mask), expected, mask)
     save_place(bundle, str(tmp_path / "ours"))
-    kind = getattr(transformers, FORMS[name].model)
-    assert json.loads((tmp_path / "ours" / "config.json").read_text())["architectures"] == [FORMS[name].model]
+    kind = getattr(transformers, ALL[name].model)
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["architectures"] == [ALL[name].model]
     again, report = kind.from_pretrained(tmp_path / "ours", output_loading_info=True, attn_implementation="eager")
     assert not any(report.values()), report
     assert_close(theirs(again.eval(), ids, mask), expected, mask)

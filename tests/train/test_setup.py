@@ -43,7 +43,8 @@ def _same(one, other):
 
 def test_a_run_with_everything_on(settled, tmp_path):
     """Four steps: micro-batches 1, 1, 1 and 2; then what is logged, saved, opened and restored."""
-    run = settled(tmp_path, train__batch_warmup_steps=3, train__ema=0.8, train__group_norms=("kernel$",))
+    measured = {"train__batch_warmup_steps": 3, "train__ema": 0.8, "train__group_norms": ("kernel$",)}
+    run = settled(tmp_path, **measured, model__experts=3, model__experts_per_token=1)
     plain = np.concatenate([settled(tmp_path).batch(k).inputs for k in range(3)])
     progress = metrics.Progress(0, 6, io.StringIO())
     writer, saver = metrics.Writer(tmp_path, 0), checkpoint.Saver(tmp_path / workdir.CHECKPOINTS, 2, 0, progress.say)
@@ -61,6 +62,8 @@ def test_a_run_with_everything_on(settled, tmp_path):
         hooks.Saving(saver, run, log, writer, lambda number: None)(4, state)
     rows = {(row.step, row.name): row.value for row in metrics.read(tmp_path / workdir.METRICS)}
     assert [rows[step, "tokens"] for step in (1, 2, 3, 4)] == [13 * count for count in (8, 16, 24, 40)]
+    assert rows[2, "train/objective"] > rows[2, "train/loss"] and rows[2, "experts/load_max"] > 1
+    assert run.facts["parameters"] - run.facts["active_parameters"] == 2 * (2 * 24 * 40 + 40 + 24)  # of 2 experts
     assert rows[2, "update_norm/kernel$"] > 0 and rows[2, "grad_norm/kernel$"] < rows[2, "grad_norm"]
 
     assert not _same(state.params, state.ema) and states.evaluated(state) is state.ema

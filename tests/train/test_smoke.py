@@ -75,7 +75,7 @@ CASES = {
     },
     "masked": {"model.family": "bert", "objective.name": "masked"},
     "span": {"model.family": "t5", "objective.name": "span"},
-    "span, decoder": {"model.family": "qwen3_moe", "objective.name": "span"},
+    "span, decoder": {"model.family": "qwen3_moe", "model.router_normalized": False, "objective.name": "span"},
     "mixture": {"model.architecture": "encoder_decoder", "objective.name": "mixture"},
     "mixture, decoder": {"objective.name": "mixture"},
     "prefix": {"model.family": "mixtral", "objective.name": "prefix"},

@@ -55,7 +55,7 @@ def file(values, data=b"\0" * 8, count=None):
         (b"", "it has 0 bytes"),
         (b"\0" * 7, "it has 7 bytes"),
         (file(header(a={}), count=2**62), "a header of 4,611,686,018,427,387,904"),
-        (file(header(a={}), count=100_000_001), "a header of 100,000,001"),
+        (file(header(a={}), count=25_000_001), "a header of 25,000,001"),
         (file(header(a={}), count=300), "a header of 300"),
         (file(b'{"a": '), "its header is not JSON"),
         (file(b"\xff\xff"), "its header is not JSON"),
@@ -75,8 +75,8 @@ def file(values, data=b"\0" * 8, count=None):
         (file(header(a={"data_offsets": [4, 12]}), b"\0" * 12), "begins at byte 4"),
         (file(header(a={}), b"\0" * 7), "its tensors have 8 bytes, and it has 7"),
         (file(header(a={}), b"\0" * 9), "its tensors have 8 bytes, and it has 9"),
-        (file(header(**{"x" * 513: {}})), "a tensor's name has 513 characters"),
-        (file(header(**{"a\nb": {}})), "some that do not print"),
+        (file(header(**{"x" * 513: {}})), "which is no name"),
+        (file(header(**{"a\nb": {}})), "which is no name"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, data, words):
