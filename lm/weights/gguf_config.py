@@ -23,7 +23,7 @@ _LLAMA3_TEXT = 8192  # tokens that they were trained on first
 # Attributes that change nothing beside those of SILENT: what only training reads, what other attributes say too.
 _UNSAID = re.compile(
     rf"{SILENT_NAMES.names}|router_\w+|summary_\w+|reorder_and_upcast_attn|n_ctx|vocab_size|tie_word_embeddings|"
-    r"max_window_layers|_sliding_window_pattern|cache_implementation"
+    r"max_window_layers|_sliding_window_pattern|cache_implementation|intermediate_size"
 )
 
 
