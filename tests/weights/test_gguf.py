@@ -287,6 +287,15 @@ def test_a_head_of_gpt2_may_repeat_the_embedding(is_same, published, tmp_path):
     assert ("lm_head.weight" in back.tensors) is not is_same
 
 
+def test_what_is_passed_over_is_said(published, tmp_path):
+    heard = []
+    ours.write(tmp_path / "a.gguf", published("llama"), "F32")
+    ours.read(tmp_path / "a.gguf", heard.append)
+    assert heard == [
+        f"{tmp_path}/a.gguf: passed over, as it changes no logits: general.file_type, general.quantization_version"
+    ]
+
+
 def test_without_the_library_the_sentence_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(Refusal, match=r"a\.gguf is read by the gguf library: pip install 'lm\[gguf\]'\.$"):
