@@ -14,7 +14,7 @@ from lm.families import t5
 
 
 def get_config(arg=None):
-    """Return the config of a size: tiny where none is given, or one of T5 or T5 v1.1, such as small, base, v1.1-base."""
+    """Return the config of a size: tiny where none is given, or such as small, base, v1.1-base."""
     size = parse_arg(arg, size=("tiny", *t5.SIZES)).size
     config = defaults()
     config.model.family = "t5"
