@@ -1,4 +1,4 @@
-r"""BERT in its published sizes, from scratch, and a tiny one for a CPU; the argument is the size.
+r"""BERT in its published sizes, from scratch, and a tiny one for a CPU; the argument is the size, tiny without one.
 
 Source:    Devlin et al. 2019 (arXiv 1810.04805), §3 and appendix A.2: batch, steps, rate, betas, decay, dropout; with
            RoBERTa's dynamic masks and without the second objective (Liu et al. 2019, arXiv 1907.11692, §4.1 and 4.2)

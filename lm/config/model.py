@@ -263,5 +263,6 @@ def check(flat: Mapping[str, Any]) -> None:
             f"model.token_dropout is {flat['model.token_dropout']}: value embeddings would still show the tokens "
             "that it leaves out; set it or model.value_embeddings to 0."
         )
-    if flat["model.unroll"] and layers % flat["model.unroll"]:
-        raise Refusal(f"model.unroll is {flat['model.unroll']}: it must divide model.layers ({layers}), or be 0.")
+    for name in ("model.layers", "model.encoder_layers"):
+        if flat["model.unroll"] and (flat[name] or 0) % flat["model.unroll"]:
+            raise Refusal(f"model.unroll is {flat['model.unroll']}: it must divide {name} ({flat[name]}), or be 0.")

@@ -1,6 +1,5 @@
 """A Bundle of an encoder and a text with gaps in; the likeliest tokens of every gap out."""
 
-import itertools
 from functools import partial
 from typing import NamedTuple
 
@@ -41,11 +40,9 @@ def fill(bundle: Bundle, text: str, count: int = 5) -> list[list[Filling]]:
     mask = tokenizer.specials.mask if tokenizer else None
     if mask is None:
         raise Refusal("the model's tokenizer has no mask token, so there is no gap to fill.")
-    pieces = text.split(tokenizer.spelled(mask))
-    if len(pieces) == 1:
+    ids = tokenizer.framed(tokenizer.marked(text))
+    if mask not in ids:
         raise Refusal(f"the text {text!r} has no gap: write {tokenizer.spelled(mask)} where something is missing.")
-    known = [tokenizer.encode(piece).tolist() for piece in pieces]
-    ids = tokenizer.framed([*itertools.chain.from_iterable([*piece, mask] for piece in known)][:-1])
     if len(ids) > section.context:
         raise Refusal(f"the text has {len(ids)} tokens: it must have at most the model's context ({section.context}).")
     logits_TV = _logits(bundle.model, bundle.params, ids[None])[0]

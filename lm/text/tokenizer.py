@@ -98,6 +98,14 @@ class Tokenizer:
             unwritten=tuple(sorted(set(range(self.size)) - written)),
         )
 
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The special tokens that a published tokenizer's file puts before a text, such as Llama's <s>."""
+        one = self._inner.encode("a", add_special_tokens=True)
+        return tuple(
+            i for i, _ in itertools.takewhile(lambda pair: pair[1], zip(one.ids, one.special_tokens_mask, strict=True))
+        )
+
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
         return next(self.encode_all([text]))
@@ -123,6 +131,13 @@ class Tokenizer:
                 lengths.append(len(one))
         owners = np.repeat(np.arange(len(pieces)), [len(group) for group in pieces])
         return np.frombuffer(ids, np.uint32), np.bincount(owners, lengths, len(pieces)).astype(np.int64)
+
+    def marked(self, text: str) -> list[int]:
+        """Return the ids of a text in which the mask token's and the sentinels' spellings stand for these tokens."""
+        specials = self.specials
+        ids = {self.spelled(index): index for index in (specials.mask, *specials.sentinels) if index is not None}
+        pieces = re.split(f"({'|'.join(map(re.escape, ids))})", text) if ids else [text]
+        return [index for piece in pieces for index in ([ids[piece]] if piece in ids else self.encode(piece).tolist())]
 
     def framed(self, ids: Iterable[int]) -> np.ndarray:
         """Return the ids of a text in the frame that its tokenizer puts around one, such as [CLS] and [SEP].

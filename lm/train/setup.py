@@ -169,7 +169,8 @@ def _check_patterns(field: str, patterns: Sequence[str], names: list[str]) -> No
 def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
     """Return the model section with `unroll` settled for this backend."""
     values = section.to_dict()
-    values["unroll"] = values["unroll"] or (1 if jax.default_backend() == "tpu" else section.layers)
+    longest = max(section.layers, section.encoder_layers or 0)
+    values["unroll"] = values["unroll"] or (1 if jax.default_backend() == "tpu" else longest)
     return ml_collections.FrozenConfigDict(values)
 
 

@@ -20,7 +20,6 @@ from lm.weights import config
 from lm.weights.bundle import shapes
 from lm.weights.published import Tensor
 
-
 _SIZES = ("width", "heads", "kv_heads", "head_width", "feedforward_width", "layers", "experts")
 
 

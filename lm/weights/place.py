@@ -62,7 +62,7 @@ def open_place(place: str, say: _Say = _stderr, dtype: str = "", sharding: _Shar
     """
     if _is_workdir(place):
         return _open_workdir(place, say, dtype, sharding)
-    published = _published(place)
+    published = _published(place, say)
     described = _described(published, dtype)
     section = described.config.model
     params = layout.load(told(published.tensors, f"reading {place}", say), section, sharding)
@@ -72,7 +72,7 @@ def open_place(place: str, say: _Say = _stderr, dtype: str = "", sharding: _Shar
 def describe(place: str) -> Description:
     """Return what a PLACE holds without reading its tensors."""
     if not _is_workdir(place):
-        return _described(_published(place), "")
+        return _described(_published(place, lambda words: None), "")
     folder, _, _ = _parsed(place)
     return Description(_config(folder), tokenizer.load(folder / workdir.TOKENIZER))
 
@@ -133,12 +133,12 @@ def _cast(tensor: Tensor, dtype: str) -> Tensor:
     return tensor._replace(dtype=dtype, read=lambda: tensor.read().astype(dtype, copy=False))
 
 
-def _published(place: str) -> Published:
+def _published(place: str, say: _Say) -> Published:
     path = Path(place)
     if path.suffix in folders.PICKLES and path.is_file():
         raise folders.pickled(path)
     if path.suffix == GGUF and path.is_file():
-        return gguf.read(path)
+        return gguf.read(path, say)
     if path.suffix == ".safetensors" and path.is_file():
         return folders.read(path.parent, path.name)
     if (path / folders.CONFIG).is_file():

@@ -37,6 +37,9 @@ ENTRANCES = {
     "arg": parse_arg,
 }
 
+_BOTH = {"model.architecture": "encoder_decoder", "objective.name": "span"}
+_ROBERTA = {"model.family": "roberta", "objective.name": "masked"}
+
 # (what resolve is given, the field that the sentence must name, what else it must show)
 FIELD_TABLE = [
     # one of the two is not read
@@ -211,6 +214,15 @@ FIELD_TABLE = [
         "(3)",
     ),
     ({"model.unroll": 3}, "model.unroll", "3", "model.layers (4)"),
+    # of encoders and heads
+    (_BOTH | {"model.encoder_layers": 3, "model.unroll": 2}, "model.unroll", "2", "model.encoder_layers (3)"),
+    ({"model.encoder_layers": 3}, "model.encoder_layers", "3", "'decoder'"),
+    (_BOTH | {"model.token_types": 2}, "model.token_types", "2", "encoder_decoder"),
+    (_BOTH | {"model.positions": "relative", "model.relative_buckets": 3}, "model.relative_buckets", "3", "at least 4"),
+    ({"model.positions": "rotary", "model.position_offset": 2}, "model.position_offset", "2", "'rotary'"),
+    ({"model.head": "classify"}, "model.labels", "None", "'classify' needs labels"),
+    ({"model.labels": 3}, "model.labels", "3", "'language'"),
+    ({"model.head": "masked", "model.scaled_head": True}, "model.scaled_head", "'masked'", "'language'"),
     ({"train.tokens": 1000}, "train.tokens", "train.steps"),
     ({"train.epochs": 2.0, "train.tokens": 1000, "train.steps": None}, "train.epochs", "train.tokens"),
     ({"train.steps": None}, "train.steps", "train.tokens", "train.epochs"),
@@ -380,6 +392,14 @@ GROWING = TOKENS | {"data.batch_size": 8, "train.accumulate": 4, "train.batch_wa
         ({"model.attention_soft_cap": 50}, "model.attention_soft_cap", 50.0),
         ({"model.family": "llama"}, "model.logits_soft_cap", 0.0),
         ({"model.windows": (3, 0, 5, 7)}, "model.windows", (3, 0, 5, 7)),
+        (_BOTH, "model.encoder_layers", 4),
+        ({"model.family": "t5", "objective.name": "span"}, "model.scaled_head", True),
+        ({"model.family": "t5", "objective.name": "span", "model.tied": False}, "model.scaled_head", False),
+        (_ROBERTA, "model.position_offset", 2),
+        (_ROBERTA | {"model.positions": "alibi"}, "model.position_offset", 0),
+        (_ROBERTA, "model.pooler", False),
+        (_ROBERTA | {"model.head": "classify", "model.labels": 3}, "model.pooler", True),
+        ({"model.head": "classify", "model.labels": 3}, "model.pooler", False),
         ({"model.positions": "learned", "model.relative_distance": 3}, "model.relative_distance", 3),
         ({"model.positions": "relative", "model.relative_distance": 17}, "model.relative_distance", 17),
         ({"schedule.peak": 1}, "schedule.peak", 1.0),

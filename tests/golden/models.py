@@ -214,13 +214,13 @@ def batch(seed: int = 11) -> tuple[np.ndarray, np.ndarray]:
 
 
 def logits(model: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return their logits, float32 `(B, T, V)`; those of padding mean nothing. A decoder with encoder reads ids reversed."""
+    """Return their logits, float32 `(B, T, V)`; those of padding mean nothing."""
     with torch.no_grad():
         return model(**inputs(model, ids, mask)).logits.numpy()
 
 
 def inputs(model: Any, ids: np.ndarray, mask: np.ndarray) -> dict[str, torch.Tensor]:
-    """Return what a model is called with."""
+    """Return what a model is called with; the decoder of one with an encoder reads the ids reversed."""
     given = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask).long()}
     if model.config.is_encoder_decoder:
         given["decoder_input_ids"] = torch.tensor(ids[:, ::-1].copy())

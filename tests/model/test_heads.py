@@ -114,3 +114,12 @@ def test_dropout_before_the_classes(tiny, random_params):
     params, rngs = random_params(model), {"dropout": jax.random.key(0)}
     out = jax.jit(lambda: model.apply({"params": params}, *ROWS, train=True, rngs=rngs))()
     assert 0.1 < (np.asarray(out.hidden) == 0).mean() < 0.4
+
+
+@pytest.mark.parametrize("head", ["language", "masked", "classify"])
+def test_dtypes(tiny, random_params, head):
+    options = {"head": head, "labels": 3 if head == "classify" else None, "scaled_head": head == "language"}
+    options |= {"architecture": "encoder", "dtype": "bfloat16", "token_types": 2, "embedding_norm": True}
+    model = Transformer(tiny(**{f"model__{name}": value for name, value in options.items()}).model)
+    out = jax.eval_shape(lambda params: model.apply({"params": params}, *ROWS), random_params(model))
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(out)} == {"bfloat16"}

@@ -7,7 +7,7 @@ import pytest
 from lm import trees
 from lm.config import schema
 from lm.model.init import INITS
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, initial
 
 WIDTH, LAYERS, WIDE, HEAD = 96, 2, 320, 10  # and 6 heads, so that attention's output sums over 60 numbers
 
@@ -106,3 +106,17 @@ def test_zero_init_makes_blocks_the_identity(model, wiring):
     for branch in ("attention", "feedforward"):
         assert not np.any(params["decoder"]["block"][branch]["out"]["kernel"])
     assert np.std(params["decoder"]["block"]["feedforward"]["in"]["kernel"]) > 0.04
+
+
+@pytest.mark.parametrize(
+    ("scheme", "deviation"), [("gpt2", 0.05 / (3 * LAYERS + 2 * 5) ** 0.5), ("small", 2 / (LAYERS + 5) / WIDTH**0.5)]
+)
+def test_an_encoders_layers_are_on_the_way_too(model, scheme, deviation):
+    """Two layers of three branches behind five of two."""
+    model = model(scheme, model__architecture="encoder_decoder", model__encoder_layers=5)
+    params = jax.jit(lambda: initial(model, jax.random.key(5)))()
+    for stack, branches in {"encoder": 2, "decoder": 3}.items():
+        kernels = [branch["out"]["kernel"] for branch in params[stack]["block"].values() if "out" in branch]
+        assert len(kernels) == branches
+        for kernel in kernels:
+            np.testing.assert_allclose(np.std(kernel), deviation, rtol=4.6 / (2 * kernel.size) ** 0.5)

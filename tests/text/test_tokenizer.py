@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import models, processors
 
 from lm.refusal import Refusal
 from lm.text import learn as learning
@@ -217,3 +218,38 @@ def test_a_text_goes_on_from_the_ids_before(kind):
     ids = [learned.end, *learned.encode("abc de. ead bbc"), learned.end]
     for cut in range(len(ids)):
         assert learned.decode(ids[:cut]) + learned.decode(ids[cut:], ids[:cut]) == learned.decode(ids)
+
+
+def test_marked_texts_have_special_tokens_where_they_are_spelled():
+    """The mask token and the sentinels, no other; what is between them is text."""
+    marking = learn("byte", [], mask_token="[MASK]", sentinels=12)
+    specials = marking.specials
+    ids = marking.marked("a[MASK]<extra_id_11>b<extra_id_1>1<extra_id_12>")
+    rest = marking.encode("<extra_id_12>").tolist()
+    assert ids == [97, specials.mask, specials.sentinels[11], 98, specials.sentinels[1], 49, *rest]
+    assert len(rest) == 13 and marking.marked("<|endoftext|>") == marking.encode("<|endoftext|>").tolist()
+    plain = learn("byte", [])
+    assert plain.marked("[MASK]") == plain.encode("[MASK]").tolist() and plain.marked("") == []
+
+
+def test_frames_are_the_tokenizers_or_ends_of_text(tmp_path):
+    plain = learn("byte", [])
+    assert plain.framed([1, 2]).tolist() == [plain.end, 1, 2, plain.end]
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3}, "[UNK]"))
+    words.add_special_tokens(["[CLS]", "[SEP]"])
+    words.post_processor = tokenizers.processors.TemplateProcessing(
+        "[CLS] $A [SEP]", None, [("[CLS]", 1), ("[SEP]", 2)]
+    )
+    words.save(str(tmp_path / "words.json"))
+    framed = learn(f"file:{tmp_path}/words.json", [])
+    assert framed.framed([0, 3]).tolist() == [1, 0, 3, 2] and framed.encode("a").tolist() == [0]
+
+
+@pytest.mark.parametrize(("before", "opening"), [("", ()), ("<s> ", (1,)), ("<s> <s> ", (1, 1))])
+def test_a_file_says_what_opens_a_text(before, opening):
+    inner = tokenizers.Tokenizer(models.WordLevel({"</s>": 0, "<s>": 1, "a": 2}, unk_token="a"))
+    inner.add_special_tokens(["</s>", "<s>"])
+    ends = [("<s>", 1), ("</s>", 0)]
+    inner.post_processor = processors.TemplateProcessing(f"{before}$A </s>", special_tokens=ends)
+    found = tokenizer.Tokenizer(inner, "place", "</s>")
+    assert found.opening == opening and found.encode("a").tolist() == [2]

@@ -212,7 +212,7 @@ def test_what_a_layout_cannot_say_is_refused_by_our_name(tiny, family, overrides
 ODD = (None, True, -1, 0, 1.5, 10**30, "x", [], {}, [1], {"a": 1}, float("nan"), [[["x", "y"], 2]])
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gemma3", "qwen2"])
+@pytest.mark.parametrize("name", ["gpt2", "gemma3", "qwen2", "bert", "t5"])
 def test_whatever_a_config_says_it_is_read_or_refused_in_a_sentence(golden, name):
     theirs = golden(name).config
     rotary = ("rope_parameters", "rope_scaling")
