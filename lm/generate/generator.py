@@ -56,7 +56,8 @@ def generate(
     is_seen = has_prefix(bundle.config)
     rows: list[list[int]] = []
     for prompt in prompts:
-        ids = encoder.marked(prompt) if is_answer else encoder.encode(prompt).tolist() or [encoder.end]
+        text = encoder.marked(prompt) if is_answer else encoder.encode(prompt).tolist()
+        ids = [*encoder.opening, *text] or ([] if is_answer else [encoder.end])
         if len(ids) >= context:
             raise Refusal(f"the prompt has {len(ids)} tokens: it must have fewer than the model's context ({context}).")
         rows += [[*ids, encoder.end] if is_answer else list(ids) for _ in range(section.sequences)]
@@ -74,9 +75,12 @@ def generate(
         if room == 0:
             if not is_answer:
                 rows = [ids[-(context // 2) :] if len(ids) >= context else ids for ids in rows]
+            longest = 1 if is_answer else max(map(len, rows))
+            slots = _rounded(longest + section.max_new_tokens - done, context)
             start = encoder.specials.start
-            reading = decode.prefill(bundle.model, bundle.params, *_padded(rows, context), start, is_seen)
-            room = context - (1 if is_answer else max(map(len, rows)))
+            padded = _padded(rows, context)
+            reading = decode.prefill(bundle.model, bundle.params, *padded, start, is_seen, slots=slots)
+            room = slots - longest
         count = _CHUNK if min(room, section.max_new_tokens - done) >= _CHUNK else 1
         reading, tokens, logs = decode.extend(bundle.model, settings, count, bundle.params, reading, key, done)
         tokens, logs = jax.device_get((tokens, logs))
@@ -105,13 +109,16 @@ def _is_over(ids: list[int], end: int) -> bool:
 
 
 def _padded(rows: list[list[int]], context: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids padded on the right, and lengths; padded to a power of two, so that few programs are compiled."""
-    longest = max(map(len, rows))
-    length = min(context, max(16, 1 << (longest - 1).bit_length()))
-    ids = np.zeros((len(rows), length), np.int32)
+    """Return ids padded on the right, and lengths."""
+    ids = np.zeros((len(rows), _rounded(max(map(len, rows)), context)), np.int32)
     for row, values in zip(ids, rows, strict=True):
         row[: len(values)] = values
     return ids, np.asarray([len(values) for values in rows], np.int32)
+
+
+def _rounded(count: int, most: int) -> int:
+    """Return a power of two from 16 on, so that few programs are compiled, but at most `most`."""
+    return min(most, max(16, 1 << (count - 1).bit_length()))
 
 
 def _show(index: int, text: str, shown: str, watch: Callable[[int, str], None]) -> str:

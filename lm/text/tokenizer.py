@@ -98,6 +98,14 @@ class Tokenizer:
             unwritten=tuple(sorted(set(range(self.size)) - written)),
         )
 
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The special tokens that a published tokenizer's file puts before a text, such as Llama's <s>."""
+        one = self._inner.encode("a", add_special_tokens=True)
+        return tuple(
+            i for i, _ in itertools.takewhile(lambda pair: pair[1], zip(one.ids, one.special_tokens_mask, strict=True))
+        )
+
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
         return next(self.encode_all([text]))

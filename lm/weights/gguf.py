@@ -32,14 +32,20 @@ _CHUNK = 1 << 24  # bytes
 _QUANTIZATION = 2  # the version of the blocks' layout
 
 
-def read(path: Path) -> Published:
+def read(path: Path, say: Callable[[str], None] = lambda words: None) -> Published:
     """Return the model that a GGUF file holds; tensors are dequantised one at a time, when they are read.
+
+    Args:
+      path: of the file.
+      say: hears which metadata is passed over.
 
     Raises:
       Refusal: the file is damaged, or says something that cannot be followed.
     """
     library = _library(f"{path} is read by the gguf library")
     metadata, entries = gguf_scan.scan(path)
+    if unread := [key for key in metadata if not gguf_config.is_read(key)]:
+        say(f"{path}: passed over, as it changes no logits: {', '.join(unread)}")
     form, config = gguf_config.read(path, metadata, {name: entry.shape for name, entry in entries.items()})
     if form.repeats and _repeats(path, entries):
         entries.pop(HEAD)
@@ -92,6 +98,7 @@ def write(path: Path, model: Published, type_name: str) -> None:
         writer.close()
         os.replace(part, path)
     finally:
+        writer.close()
         part.unlink(missing_ok=True)
 
 

@@ -17,13 +17,14 @@ EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 ROTARY = "rope_freqs.weight"  # by what Llama 3 divides each frequency
 
 _WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
+_READ = ("general.architecture", "general.alignment", "general.type", "split.count")  # of all architectures
 _SCALING = "rope.scaling."
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # of all that Meta published
 _LLAMA3_TEXT = 8192  # tokens that they were trained on first
 # Attributes that change nothing beside those of SILENT: what only training reads, what other attributes say too.
 _UNSAID = re.compile(
     rf"{SILENT_NAMES.names}|router_\w+|summary_\w+|reorder_and_upcast_attn|n_ctx|vocab_size|tie_word_embeddings|"
-    r"max_window_layers|_sliding_window_pattern|cache_implementation"
+    r"max_window_layers|_sliding_window_pattern|cache_implementation|intermediate_size"
 )
 
 
@@ -133,6 +134,12 @@ def write(config: Mapping[str, Any]) -> tuple[Form, dict[str, int | float | str]
         if not is_as_wanted and not _UNSAID.fullmatch(name):
             raise Refusal(f"a GGUF file of {kind} cannot say {name} = {value!r}.")
     return form, {f"{form.architecture}.{key}": value for key, value in metadata.items()}
+
+
+def is_read(key: str) -> bool:
+    """Say whether metadata of this name is honoured, or refused where it cannot be."""
+    architectures = {form.architecture for form in FORMS.values()}
+    return key.partition(".")[0] in {*architectures, "tokenizer"} or key in _READ
 
 
 def _kind(path: Path, metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

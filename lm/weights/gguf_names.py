@@ -155,7 +155,7 @@ FORMS = {
     ),
     "qwen3_moe": Form(
         "qwen3moe",
-        (*_FIELDS, *_MANY_EXPERTS),
+        (*(field for field in _FIELDS if field.key != "feed_forward_length"), *_MANY_EXPERTS),
         {
             **_SILU,
             "attention_bias": False,
@@ -235,5 +235,5 @@ NEUTRAL = {
     "use_parallel_residual": False,
 }
 
-# Metadata of an architecture that never changes what a model says.
-SILENT = ("rope.scaling.finetuned", "tensor_data_layout")
+# Metadata of an architecture that never changes what a model says; a width of what no layer has is some.
+SILENT = ("rope.scaling.finetuned", "tensor_data_layout", "feed_forward_length")

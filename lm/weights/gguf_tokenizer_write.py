@@ -58,17 +58,22 @@ def write(tokenizer: Tokenizer, ids: Mapping[str, Any], rows: int) -> dict[str, 
         tokens[added["id"]], types[added["id"]] = added["content"], CONTROL if added["special"] else USER
     if model["unk_token"] is not None:
         types[model["vocab"][model["unk_token"]]] = UNKNOWN
-    entries = _spaces(tokenizer, said) if model["byte_fallback"] else _bytes(tokenizer, said)
+    entries: dict[str, Any] = {"tokens": tokens, "token_type": types, **_ids(tokenizer, ids)}
     if model["byte_fallback"]:
         entries["scores"] = _scores(said, tokens)
-        tokens = [
-            token.replace(SPACE, " ") if kind == USER else token for token, kind in zip(tokens, types, strict=True)
-        ]
-    entries |= {"tokens": tokens, "token_type": types}
-    entries |= _ids(tokenizer, ids)
-    entries = {f"{KEYS}{key}": value for key, value in entries.items()} | _said(tokenizer)
-    _check(tokenizer, said, entries, rows)
-    return entries
+        own = zip(tokens, types, strict=True)
+        entries["tokens"] = [token.replace(SPACE, " ") if kind == USER else token for token, kind in own]
+        entries |= {"model": "llama", "pre": "default"}
+        entries["add_space_prefix"] = _puts_space_first(tokenizer, said, entries)
+    else:
+        entries |= _bytes(tokenizer, said)
+    back = _back(entries)
+    merges = lambda said: list(map(tuple, said["model"]["merges"]))
+    special = lambda said: {token["content"]: token["special"] for token in said["added_tokens"]}
+    is_kept = model["vocab"].items() <= back["model"]["vocab"].items()
+    if merges(back) != merges(said) or not special(said).items() <= special(back).items() or not is_kept:
+        _refuse(tokenizer, "its merges or tokens would come back as others")
+    return {f"{KEYS}{key}": value for key, value in entries.items()} | _said(tokenizer)
 
 
 def _bytes(tokenizer: Tokenizer, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,12 +96,23 @@ def _steps(said: Mapping[str, Any]) -> tuple[Any, Any]:
     return said["normalizer"], cuts
 
 
-def _spaces(tokenizer: Tokenizer, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what SentencePiece does to spaces."""
+def _puts_space_first(tokenizer: Tokenizer, said: Mapping[str, Any], entries: Mapping[str, Any]) -> bool:
+    """Say whether a text gets a space before it, as SentencePiece's usually do."""
     for normalizer, cut, is_first in _SPACES:
         if (said["normalizer"], said["pre_tokenizer"]) == (normalizer, cut):
-            return {"model": "llama", "pre": "default", "add_space_prefix": is_first}
+            return is_first
+    for is_first in (True, False):  # with symbols of the user's it is said in ways of our own
+        back = _back({**entries, "add_space_prefix": is_first})
+        if (said["normalizer"], said["pre_tokenizer"]) == (back["normalizer"], back["pre_tokenizer"]):
+            return is_first
     return _refuse(tokenizer, "what it does to spaces has no name there")
+
+
+def _back(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tokenizer.json that the entries would be read as."""
+    arrays = {key: np.array(entries[key]) for key in ("scores", "token_type") if key in entries}
+    metadata = {f"{KEYS}{key}": value for key, value in {**entries, **arrays}.items()}
+    return json.loads(gguf_tokenizer.read(Path("-"), metadata, len(entries["tokens"])).files[FILE])
 
 
 def _scores(said: Mapping[str, Any], tokens: list[str]) -> list[float]:
@@ -119,20 +135,6 @@ def _said(tokenizer: Tokenizer) -> dict[str, Any]:
     """Return what its tokenizer_config.json says that a GGUF file says too."""
     said = json.loads(tokenizer.published.get(CONFIG, "{}"))
     return {key: said[name] for key, name in SAID.items() if isinstance(said.get(name), str | bool)}
-
-
-def _check(tokenizer: Tokenizer, said: Mapping[str, Any], entries: Mapping[str, Any], rows: int) -> None:
-    """Refuse a tokenizer of which the entries make another one."""
-    arrays = {key: np.array(entries[f"{KEYS}{key}"]) for key in ("scores", "token_type") if f"{KEYS}{key}" in entries}
-    found = gguf_tokenizer.read(
-        Path("-"), {**entries, **{f"{KEYS}{key}": value for key, value in arrays.items()}}, rows
-    )
-    back = json.loads(found.files[FILE])
-    merges = lambda said: list(map(tuple, said["model"]["merges"]))
-    is_special = lambda said: {token["content"]: token["special"] for token in said["added_tokens"]}
-    is_kept = said["model"]["vocab"].items() <= back["model"]["vocab"].items()
-    if merges(back) != merges(said) or is_special(back) != is_special(said) or not is_kept:
-        _refuse(tokenizer, "its merges or tokens would come back as others")
 
 
 def _refuse(tokenizer: Tokenizer, why: str) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lm.generate.generator import generate
+from lm.model import cache as caches
 from lm.model.transformer import Tokens
 from lm.refusal import Refusal
 from lm.text.learn import learn
@@ -210,3 +211,19 @@ def test_few_programs_are_compiled(byte_bundle, sampling):
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert 3 <= numbers[0] <= 4 and set(numbers[:5]) == {numbers[0]} and numbers[-1] <= numbers[0] + 1, compiled
+
+
+def test_a_long_context_takes_no_more_memory_than_the_text(byte_bundle, sampling, monkeypatch):
+    slots, empty = [], caches.empty
+    monkeypatch.setattr(
+        caches, "empty", lambda config, rows, length: slots.append(length) or empty(config, rows, length)
+    )
+    long = byte_bundle(model__family="llama", model__context=4096)
+    assert len(generate(long, PROMPTS[:1], sampling())[0].tokens) == 9
+    assert slots == [16]
+
+
+def test_a_prompt_is_opened_as_its_tokenizer_opens_texts(bundle, sampling, monkeypatch):
+    plain = generate(bundle, ["XaY"], sampling())[0].tokens
+    monkeypatch.setattr(type(bundle.tokenizer), "opening", (ord("X"),))
+    assert generate(bundle, ["aY"], sampling())[0].tokens == plain != generate(bundle, ["Y"], sampling())[0].tokens

@@ -60,6 +60,20 @@ def test_the_page_has_the_numbers_and_every_metric_and_needs_no_network(make_run
     assert all(value.startswith("#") or "url(#" in value for value in tags.fetched)
 
 
+def test_accuracies_stand_beside_their_baselines(make_run):
+    rows = [
+        (n, {"valid/loss": 3.0, "valid/accuracy": 0.1 * n, "valid/baseline_accuracy": 0.043,
+             "valid/span_exact_match": 0.02 * n, "valid/baseline_span_exact_match": 0.0071})
+        for n in (3, 7)
+    ]  # fmt: skip
+    text = written(make_run("a", rows))
+    for words in (">70.0%<", ">4.3%<", ">14.0%<", ">0.7%<", "the most frequent target"):
+        assert words in text, words
+    for title in ("validation accuracy", "held-out spans restored exactly"):
+        assert f"<figcaption>{title}</figcaption>" in text
+    assert "bits per byte" not in text.replace("bits per byte of xz", "")
+
+
 def test_a_run_that_has_only_begun_has_a_page(make_run):
     text = written(make_run("a", has_facts=False))
     assert "No step is logged yet" in text and "step 0 of 31" in text and "none yet" in text

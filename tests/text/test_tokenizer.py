@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import models, processors
 
 from lm.refusal import Refusal
 from lm.text import learn as learning
@@ -242,3 +243,13 @@ def test_frames_are_the_tokenizers_or_ends_of_text(tmp_path):
     words.save(str(tmp_path / "words.json"))
     framed = learn(f"file:{tmp_path}/words.json", [])
     assert framed.framed([0, 3]).tolist() == [1, 0, 3, 2] and framed.encode("a").tolist() == [0]
+
+
+@pytest.mark.parametrize(("before", "opening"), [("", ()), ("<s> ", (1,)), ("<s> <s> ", (1, 1))])
+def test_a_file_says_what_opens_a_text(before, opening):
+    inner = tokenizers.Tokenizer(models.WordLevel({"</s>": 0, "<s>": 1, "a": 2}, unk_token="a"))
+    inner.add_special_tokens(["</s>", "<s>"])
+    ends = [("<s>", 1), ("</s>", 0)]
+    inner.post_processor = processors.TemplateProcessing(f"{before}$A </s>", special_tokens=ends)
+    found = tokenizer.Tokenizer(inner, "place", "</s>")
+    assert found.opening == opening and found.encode("a").tolist() == [2]

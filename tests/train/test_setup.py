@@ -12,6 +12,7 @@ import pytest
 
 from lm import checkpoint, metrics, trees, workdir
 from lm.config.files import to_json
+from lm.evaluate import gaps, heldout
 from lm.optim import build
 from lm.refusal import Refusal
 from lm.train import hooks
@@ -73,6 +74,30 @@ def test_a_run_with_everything_on(settled, tmp_path):
     for place, wanted in (("", state.ema), ("@4", state.ema), (":raw", state.params), ("@4:raw", state.params)):
         assert _same(open_place(f"{tmp_path}{place}").params, wanted), place
     assert _same(run.bundle(state).params, state.ema)
+
+
+def test_held_out_spans_are_measured_beside_the_most_frequent_target(settled, tmp_path):
+    spans = {"model__architecture": "encoder_decoder", "objective__name": "span", "data__sentinels": 20}
+    run = settled(tmp_path, model__context=23, **spans)
+    state = run.create()
+    parts = [(part.name, part.valid.bytes) for part in run.store.parts]
+    values = heldout.measure(run.score, state.params, run.valid(), parts, run.is_whole)
+    values |= gaps.measure(run.bundle(state), run.held_out, run.usual)
+    rows = [jax.device_get(batch) for _, batch in run.valid()]
+    targets, weights = (np.concatenate([getattr(row, name).ravel() for row in rows]) for name in ("targets", "weights"))
+    trained = [run.batch(k) for k in range(8)]
+    counts = np.bincount(
+        np.concatenate([np.asarray(batch.targets)[np.asarray(batch.weights) > 0] for batch in trained]),
+        minlength=run.config.model.vocabulary,
+    )
+    specials = run.store.tokenizer.specials
+    assert counts.argmax() in (*specials.sentinels[:2], specials.end)
+    assert values["baseline_accuracy"] == pytest.approx((targets[weights > 0] == counts.argmax()).mean())
+    assert run.store.tokenizer.token(run.usual) in "abcdefgh "
+    assert values.keys() == {"loss", "perplexity", "accuracy", "baseline_accuracy", "span_exact_match",
+                             "baseline_span_exact_match"}  # fmt: skip
+    some = run.held_out(3)
+    assert len(some) == 3 and not np.array_equal(some[0].encoder_inputs, some[1].encoder_inputs)
 
 
 def test_schedule_free_saves_what_is_to_be_evaluated(tiny, tmp_path):

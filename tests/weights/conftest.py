@@ -87,7 +87,7 @@ CONFIGS = {
     "qwen2": {name: value for name, value in _QWEN.items() if name != "attention_bias"},
     "qwen3": _QWEN,
     "qwen3_moe": {
-        **_QWEN,
+        **{name: value for name, value in _QWEN.items() if name != "intermediate_size"},
         "num_experts": 3,
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 64,
