@@ -14,7 +14,7 @@ from lm.families import bert
 
 
 def get_config(arg=None):
-    """Return the config of a size: tiny, or base, base-cased, large, large-cased."""
+    """Return the config of a size: tiny where none is given, or base, base-cased, large, large-cased."""
     sizes = [name for name in bert.SIZES if name != "minilm"]
     size = parse_arg(arg, size=("tiny", *sizes)).size
     config = defaults()
@@ -41,7 +41,10 @@ def get_config(arg=None):
 
 
 def _tiny(config):
-    """Return the config with sizes for a few minutes on a CPU."""
+    """Return the config with what learns in a few minutes on a CPU: norms before the branches, rotary positions.
+
+    As published it still guesses by the tokens' frequency alone after 300 steps.
+    """
     config.data.source = "embedded:code"
     config.data.tokenizer = "bpe:2048"
     config.data.batch_size = 16
@@ -49,8 +52,10 @@ def _tiny(config):
     config.model.width = 128
     config.model.layers = 4
     config.model.heads = 4
-    config.optimizer.name = "muon"
-    config.schedule.peak = 1e-2
+    config.model.wiring = "pre"
+    config.model.embedding_norm = False
+    config.model.positions = "rotary"
+    config.schedule.peak = 4e-3
     config.schedule.warmup_fraction = 0.05
     config.train.steps = 1500
     config.train.evaluate_every = 500

@@ -1,4 +1,4 @@
-r"""T5 in its published sizes, from scratch, and a tiny one for a CPU; the argument is the size, tiny if there is none.
+r"""T5 in its published sizes, from scratch, and a tiny one for a CPU; the argument is the size.
 
 Source:    Raffel et al. 2020 (arXiv 1910.10683), §3.1.2 and §3.1.4: batch, steps, Adafactor, rate 1/√step, spans of
            mean length 3 of 15 % of the text; the rate grows over its first 10,000 steps, where theirs is constant
@@ -14,7 +14,7 @@ from lm.families import t5
 
 
 def get_config(arg=None):
-    """Return the config of a size: tiny, or one of T5 or T5 v1.1, such as small, base, v1.1-base."""
+    """Return the config of a size: tiny where none is given, or such as small, base, v1.1-base."""
     size = parse_arg(arg, size=("tiny", *t5.SIZES)).size
     config = defaults()
     config.model.family = "t5"
@@ -47,8 +47,7 @@ def _tiny(config):
     config.model.width = 128
     config.model.layers = 3
     config.model.heads = 4
-    config.optimizer.name = "muon"
-    config.schedule.peak = 1e-2
+    config.schedule.peak = 4e-3
     config.schedule.warmup_fraction = 0.05
     config.train.steps = 1200
     config.train.evaluate_every = 400

@@ -1,4 +1,5 @@
-"""Measure a model on held-out text: loss in nats per token of its own, perplexity, bits per byte.
+"""Measure a model on held-out text by its own objective: loss in nats per target, perplexity, accuracy; where every
+token is a target bits per byte, and of spans how many are restored.
 
     python -m lm.evaluate --from=runs/quickstart
     python -m lm.evaluate --from=exported --data.source='files:docs/*.txt' --context=512

@@ -41,7 +41,7 @@ class Objective(NamedTuple):
     loss: (forward, params, batch, key) → (sum of weighted losses in nats, sum of weights, Rows), where Rows are
       each row's sums, whatever the loss adds to them. Without a key, nothing is added, and the likeliest ids are
       compared with the targets: that is how a model is evaluated.
-    is_whole: whether every token of a text is a target once, so that their losses are those of the text.
+    is_whole: whether every token of a text, or of a pair's target, is a target once, so that losses are the text's.
     unit: what a row is shaped from: "text", a Window of length(context) + 1 tokens; or "pair", a Pair of texts.
     """
 

@@ -33,4 +33,4 @@ def seq2seq(section, setting: Setting) -> Objective:
         out = forward(params, batch, key)
         return losses.scored(out, batch.targets, batch.weights, setting.logits, section, key)
 
-    return Objective(length=lambda context: 0, shape=shape, loss=loss, unit="pair")
+    return Objective(length=lambda context: 0, shape=shape, loss=loss, is_whole=True, unit="pair")
