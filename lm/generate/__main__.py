@@ -5,7 +5,7 @@
 
 The text goes to stdout as it appears, and nothing else does. With --sample.sequences above 1 the texts are
 printed one after another, a line of --- between them; with --json, one object a line. Of every gap the likeliest
-tokens are printed, one a line with its probability, an empty line between two gaps.
+tokens are printed in quotes, one a line behind its probability, with an empty line between two gaps.
 """
 
 import json
@@ -77,7 +77,7 @@ def _fill(bundle: Any) -> None:
         for fillings in gaps:
             print(json.dumps([filling._asdict() for filling in fillings], ensure_ascii=False))
     else:
-        line = lambda filling: f"{math.exp(filling.logprob):.4f} {filling.text}"
+        line = lambda filling: f"{math.exp(filling.logprob):.4f} {json.dumps(filling.text, ensure_ascii=False)}"
         print("\n\n".join("\n".join(map(line, fillings)) for fillings in gaps))
 
 

@@ -1,5 +1,7 @@
 """The Bundle: a model to work with, as generation, evaluation and export receive it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +13,17 @@ from lm.text.tokenizer import Tokenizer
 
 
 class Bundle(NamedTuple):
-    """A model to work with. config: resolved. model: its definition. params: arrays. tokenizer: its ids, or None."""
+    """A model to work with.
+
+    config: resolved. model: its definition. params: arrays. tokenizer: its ids, or None. published: the texts of the
+    files beside the tensors, by their names, where the model is from elsewhere and has no tokenizer to keep them.
+    """
 
     config: ml_collections.FrozenConfigDict
     model: Transformer
     params: Any
     tokenizer: Tokenizer | None
+    published: Mapping[str, str] = MappingProxyType({})
 
 
 def shapes(model: Transformer) -> Any:

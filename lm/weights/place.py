@@ -7,7 +7,7 @@ config.json beside it, or a .gguf file.
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ def open_place(place: str, say: _Say = _stderr, dtype: str = "", sharding: _Shar
     described = _described(published, dtype)
     section = described.config.model
     params = layout.load(told(published.tensors, f"reading {place}", say), section, sharding)
-    return Bundle(described.config, Transformer(section), params, described.tokenizer)
+    return Bundle(described.config, Transformer(section), params, described.tokenizer, _files(published))
 
 
 def describe(place: str) -> Description:
@@ -112,7 +112,7 @@ def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "")
 def _to_published(bundle: Bundle, dtype: str) -> Published:
     """Return a Bundle as it is published; of a published one with all of its config that says nothing to us."""
     section, known = bundle.config.model, bundle.tokenizer
-    before = known.published if known else {}
+    before = known.published if known else bundle.published
     config = json.loads(before.get(folders.CONFIG, "{}"))
     kept = {name: value for name, value in config.items() if re.fullmatch(SILENT.names, name)}
     ends = dict.fromkeys(("bos_token_id", "eos_token_id"), known.end) if known and not before else {}
@@ -156,14 +156,15 @@ def _described(published: Published, dtype: str) -> Description:
     config = configs.from_theirs(published.config, parameter_dtype=dtype)
     if layout.is_untied(published.tensors, config.model):
         config = configs.from_theirs(published.config | {"tie_word_embeddings": False}, parameter_dtype=dtype)
-    known = published.tokenizer
-    if known:
-        files: Mapping[str, dict[str, Any]] = {
-            folders.CONFIG: published.config,
-            folders.GENERATION: published.generation,
-        }
-        known.published |= {name: json.dumps(value, indent=2) for name, value in files.items() if value}
-    return Description(config, known)
+    if published.tokenizer:
+        published.tokenizer.published |= _files(published)
+    return Description(config, published.tokenizer)
+
+
+def _files(published: Published) -> dict[str, str]:
+    """Return the texts of the files that say how to use a model."""
+    files = {folders.CONFIG: published.config, folders.GENERATION: published.generation}
+    return {name: json.dumps(value, indent=2) for name, value in files.items() if value}
 
 
 def _is_workdir(place: str) -> bool:

@@ -149,3 +149,17 @@ def test_state_before_the_first_step_does_not_depend_on_the_mesh(tiny, assembled
     assert split.params["embed"]["embedding"].addressable_shards[0].data.shape == (64, 3)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)
+
+
+def test_a_state_from_parameters_that_there_are_lies_over_the_mesh_and_takes_them(tiny):
+    mesh = Mesh(np.asarray(jax.devices()[:4]).reshape(2, 2), AXES)
+    values = {"decoder": {"block": {"query": {"kernel": np.arange(2 * 6 * 5, dtype=np.float32).reshape(2, 6, 5)}}}}
+    optimizer = build.optimizer(tiny().optimizer, lambda step: 0.1)
+    given = jax.device_put(values, rules.shardings(values, mesh))
+    state = compiling.continued(lambda params: states.create(params, optimizer, is_averaged=True), given, mesh)
+    jax.tree.map(np.testing.assert_array_equal, state.params, values)
+    jax.tree.map(np.testing.assert_array_equal, state.ema, values)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+    wanted = rules.shardings(jax.eval_shape(lambda: state), mesh)
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == wanted
+    assert state.params["decoder"]["block"]["query"]["kernel"].addressable_shards[0].data.shape == (2, 3, 5)

@@ -105,6 +105,14 @@ def test_what_cannot_be_written_is_refused(golden, tmp_path, name, dtype, words)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
+def test_ids_are_kept_without_a_tokenizer(golden, tmp_path):
+    read = golden("gpt2")
+    place = read._replace(config=read.config | {"eos_token_id": 7, "bos_token_id": None}).write(tmp_path / "one")
+    save_place(open_place(str(place)), str(tmp_path / "two"))
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["eos_token_id"] == 7 and config["bos_token_id"] is None
+
+
 def test_what_says_nothing_to_us_is_kept(golden, tmp_path, tokenizer_json):
     read = golden("llama")
     config = read.config | {"initializer_range": 0.7, "eos_token_id": [2, 5], "id2label": {"0": "x"}}
