@@ -55,7 +55,8 @@ def _tiny(config):
     config.model.wiring = "pre"
     config.model.embedding_norm = False
     config.model.positions = "rotary"
-    config.schedule.peak = 4e-3
+    config.optimizer.name = "muon"
+    config.schedule.peak = 5e-3
     config.schedule.warmup_fraction = 0.05
     config.train.steps = 1500
     config.train.evaluate_every = 500

@@ -47,7 +47,8 @@ def _tiny(config):
     config.model.width = 128
     config.model.layers = 3
     config.model.heads = 4
-    config.schedule.peak = 4e-3
+    config.optimizer.name = "muon"
+    config.schedule.peak = 5e-3
     config.schedule.warmup_fraction = 0.05
     config.train.steps = 1200
     config.train.evaluate_every = 400
