@@ -202,6 +202,7 @@ COMMON = (
 # Attributes that say nothing about the logits: what a run was, how it is trained on, which ids end a text.
 SILENT = Silent(
     r"_?name_or_path|architectures|model_type|transformers_version|_commit_hash|adapter_\w+|torchscript|"
+    r"transformers\.js_config|cache_implementation|"
     r"(torch_)?dtype|use_cache|return_dict|output_\w+|\w*gradient_checkpointing|chunk_size_feed_forward|"
     r"_?attn_implementation(_\w+)?|_?experts_implementation(_\w+)?|pretraining_tp|tf_legacy_loss|use_bfloat16|"
     r"\w+_token_id|\w*dropout(_prob|_rate)?|\w+_pdrop|initializer_(range|factor)|layerdrop|"

@@ -1,6 +1,6 @@
 """Llama (Touvron et al. 2023, arXiv 2307.09288; Dubey et al. 2024, arXiv 2407.21783) and SmolLM2 of its shape."""
 
-from lm.families.base import ACTIVATIONS, Attribute, Layout, Only, Rotary, Weight
+from lm.families.base import ACTIVATIONS, Attribute, Layout, Only, Rotary, Silent, Weight
 
 SWITCHES = {
     "norm": "rms",
@@ -93,6 +93,8 @@ LAYOUT = Layout(
         Only("attention_bias", False),
         Only("mlp_bias", False),
         Rotary(10000.0),
+        Only("rope_interleaved", False),
+        Silent(r"is_llama_config"),
     ),
     weights=WEIGHTS,
     aliases=(("lm_head.weight", "model.embed_tokens.weight"),),

@@ -1,7 +1,7 @@
 """Qwen2 and Qwen2.5 (Yang et al. 2024, arXiv 2407.10671, table 1; arXiv 2412.15115): biases of q, k and v alone."""
 
 from lm.families import llama
-from lm.families.base import ACTIVATIONS, Attribute, Layout, Rotary, Weight, Windows
+from lm.families.base import ACTIVATIONS, Attribute, Layout, Only, Rotary, Weight, Windows
 
 SWITCHES = {
     "norm": "rms",
@@ -49,6 +49,7 @@ LAYOUT = Layout(
         Attribute("tie_word_embeddings", "tied", False),
         Windows(4096, "above", types=True),
         Rotary(10000.0),
+        Only("use_mrope", False),
     ),
     weights=(
         *llama.WEIGHTS,

@@ -18,7 +18,8 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5", ".npz")
 
 _SHARD = 5_000_000_000  # bytes of tensors in a file
-_JSON = 100_000_000  # bytes of a file of JSON that is read
+_JSON = 25_000_000  # bytes of a file of JSON that is read
+_PARTS = 1 << 20  # of one: as objects of Python's they are many times as large
 
 
 def read(folder: Path, weights: str = "") -> Published:
@@ -114,8 +115,11 @@ def _json(path: Path) -> dict[str, Any]:
         raise Refusal(f"{path.parent} has no {path.name}.")
     if path.stat().st_size > _JSON:
         raise Refusal(f"{path} has more than {_JSON:,} bytes.")
+    data = path.read_bytes()
+    if data.count(b",") > _PARTS:
+        raise Refusal(f"{path} has more than {_PARTS:,} parts.")
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(data)
     except (ValueError, RecursionError):
         raise Refusal(f"{path} is not JSON.") from None
     if not isinstance(value, dict):

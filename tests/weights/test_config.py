@@ -1,8 +1,12 @@
 """config.json ↔ model section: against what Transformers' own classes write, in the forms of today and before."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from lm.config.resolve import flatten
+from lm.families.catalog import FAMILIES
 from lm.refusal import Refusal
 from lm.weights import config
 
@@ -229,3 +233,21 @@ def test_whatever_a_config_says_it_is_read_or_refused_in_a_sentence(golden, name
                 count += 1
                 assert len(str(refusal)) < 600 and "\n" not in str(refusal)
     assert count > 150
+
+
+PUBLISHED = json.loads((Path(__file__).parents[1] / "golden" / "published_configs.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_config_of_a_published_model_is_its_size(name):
+    """Of SmolLM2, Pythia, Qwen2.5, Gemma, flan-T5 and others: every attribute that theirs has, old ones too."""
+    family, _, size = name.partition(",")
+    found = read(PUBLISHED[name])
+    wanted = FAMILIES[family].SIZES[size]
+    assert {field: found[field] for field in wanted} == wanted and found["family"] == family
+    section = config.from_theirs(PUBLISHED[name]).model
+    assert config.from_theirs(config.to_theirs(section)).model == section
+
+
+def test_every_family_has_a_published_config():
+    assert {name.partition(",")[0] for name in PUBLISHED} == set(FAMILIES)

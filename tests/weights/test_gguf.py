@@ -71,7 +71,7 @@ def test_types_are_the_librarys(kind):
 
 
 def test_no_type_is_missing():
-    assert set(gguf_scan.TYPES) == set(KINDS)
+    assert set(gguf_scan.TYPES) >= set(KINDS)  # older versions of the library know fewer
 
 
 def of_type(path, kind, blocks):

@@ -315,10 +315,24 @@ def made(data):
     return data() if callable(data) else data
 
 
+CONFIGS = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "no UTF-8": b'{"a": "\xff"}',
+    "a list": b"[]",
+    "lists in lists": lambda: b"[" * 1_000_000,
+    "objects in objects": lambda: b'{"a":' * 1_000_000,
+    "3 million lists": lambda: b'{"a": [%s[]]}' % (b"[]," * 3_000_000),
+    "a million names": lambda: b"{%s}" % b",".join(b'"%d":{}' % i for i in range(1_100_000)),
+    "26 MB": lambda: b" " * 26_000_000,
+}
+
+
 def write_all(folder):
     """Write every file; return its path → who reads it."""
     files = {}
-    for kind, reader, contents in (("gguf", "gguf", FRAMES), ("safetensors", "safetensors", TENSORS)):
+    tables = (("gguf", "gguf", FRAMES), ("safetensors", "safetensors", TENSORS), ("json", "config", CONFIGS))
+    for kind, reader, contents in tables:
         for place, data in enumerate(contents.values()):
             path = folder / f"{place}.{kind}"
             path.write_bytes(made(data))
@@ -339,6 +353,7 @@ READ = {
     "gguf": gguf.read,
     "safetensors": safetensors.read,
     "tokenizer": lambda path: texts.read(path.parent, {}),
+    "config": folder._json,
 }
 
 
@@ -469,27 +484,37 @@ def test_noise_is_read_or_refused(ending, tmp_path, changes, cut, is_cut):
         assert one_.read().shape == one_.shape, name
 
 
+@pytest.mark.parametrize("what", CONFIGS)
+def test_configs_are_refused(what, tmp_path):
+    (tmp_path / "config.json").write_bytes(made(CONFIGS[what]))
+    refused("config", tmp_path / "config.json")
+
+
 ALONE = """
 import json, resource, sys, time
 from pathlib import Path
 from lm.refusal import Refusal
 from lm.text import published
-from lm.weights import gguf, safetensors
+from lm.weights import folder, gguf, safetensors
 import gguf as library
 
 READ = {
     "gguf": gguf.read,
     "safetensors": safetensors.read,
     "tokenizer": lambda path: published.read(path.parent, {}),
+    "config": folder._json,
 }
+FORGET = Path("/proc/self/clear_refs")  # Linux has it
+
 def memory(name):  # in MB; the peak is since it was last forgotten
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text() if FORGET.exists() else f"{name}: 0"
     return int(status.split(f"{name}:")[1].split()[0]) / 1024
 
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 for line in sys.stdin:
     reader, path = json.loads(line)
-    Path("/proc/self/clear_refs").write_text("5")
+    if FORGET.exists():
+        FORGET.write_text("5")
     start, before = time.process_time(), memory("VmRSS")
     try:
         READ[reader](Path(path))
