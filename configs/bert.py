@@ -5,8 +5,9 @@ Source:    Devlin et al. 2019 (arXiv 1810.04805), §3 and appendix A.2: batch, s
 Command:   python -m lm.train --config=configs/bert.py --workdir=runs/bert
            python -m lm.train --config=configs/bert.py:base --workdir=runs/bert \
              --config.data.source='files:text/*.jsonl.gz'
-Duration:  tiny: five minutes on 2 cores; the others are for accelerators
-Expect:    EXPECT
+Duration:  tiny: about five minutes on 2 cores (of processor time, 0.35 s a step); the others are for accelerators
+Expect:    tiny with --config.train.steps=500: validation loss 4.13, 31 % of the hidden tokens right, where the most
+           frequent token is 2 %; at its full length it has not been measured, nor has any published size
 """
 
 from lm.config import defaults, parse_arg
@@ -55,7 +56,8 @@ def _tiny(config):
     config.model.wiring = "pre"
     config.model.embedding_norm = False
     config.model.positions = "rotary"
-    config.schedule.peak = 4e-3
+    config.optimizer.name = "muon"
+    config.schedule.peak = 5e-3
     config.schedule.warmup_fraction = 0.05
     config.train.steps = 1500
     config.train.evaluate_every = 500

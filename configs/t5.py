@@ -5,8 +5,10 @@ Source:    Raffel et al. 2020 (arXiv 1910.10683), §3.1.2 and §3.1.4: batch, st
 Command:   python -m lm.train --config=configs/t5.py --workdir=runs/t5
            python -m lm.train --config=configs/t5.py:base --workdir=runs/t5 \
              --config.data.source='files:text/*.jsonl.gz'
-Duration:  tiny: five minutes on 2 cores; the others are for accelerators
-Expect:    EXPECT
+Duration:  tiny: about five minutes on 2 cores (of processor time, 0.44 s a step); the others are for accelerators
+Expect:    tiny with --config.train.steps=420: validation loss 4.52, 30 % of the targets right, where the most frequent
+           one is 4 %, and 1.1 % of the spans restored exactly, where the most frequent token is 0.5 % of them; at its
+           full length it has not been measured, nor has any published size
 """
 
 from lm.config import defaults, parse_arg
@@ -47,7 +49,8 @@ def _tiny(config):
     config.model.width = 128
     config.model.layers = 3
     config.model.heads = 4
-    config.schedule.peak = 4e-3
+    config.optimizer.name = "muon"
+    config.schedule.peak = 5e-3
     config.schedule.warmup_fraction = 0.05
     config.train.steps = 1200
     config.train.evaluate_every = 400

@@ -61,7 +61,7 @@ def corrupted(
         left = -1 if tasks is None else room(tasks)
         if left >= 0:
             return _closed(tasks, left, specials.end)
-        stop -= 1
+        stop = max(0, stop - max(1, -left))
 
 
 def _closed(tasks: list[Task], room: int, end: int) -> list[Task]:

@@ -47,10 +47,11 @@ def denoising(noises: Sequence[Noise], weights: Sequence[float], section, settin
     shares = np.array(weights) / sum(weights)
 
     def room(tasks: Sequence[Task]) -> int:
-        wanted = sum(len(task.wanted) for task in tasks)
+        given, wanted = (sum(len(ids) for ids in part) for part in zip(*tasks, strict=True)) if tasks else (0, 0)
         if not is_pair:
-            return context - wanted - sum(len(task.given) - 1 for task in tasks)
-        return decoder - wanted if sum(len(task.given) + 1 for task in tasks) <= context else -1
+            return context - given - wanted + len(tasks)
+        over = given + len(tasks) - context
+        return -over if over > 0 else decoder - wanted
 
     def shape(window, key) -> Batch:
         generator = np.random.default_rng(key)
