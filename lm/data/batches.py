@@ -29,7 +29,7 @@ def train_rows(parts: Sequence[Part], units: Sequence[Units], shape: Shape, seed
         if part.weight and mine.plan.whole == 0:
             raise Refusal(
                 f"the training split of {part.name!r} has {mine.split.tokens} tokens: "
-                f"it must have more than model.context ({mine.context})."
+                f"it must have more than {mine.context}, as a window takes; lower model.context."
             )
     orders = [
         grain.MapDataset.range(mine.plan.whole).seed(_seed(seed, part.name)).shuffle().repeat(None)
@@ -67,9 +67,9 @@ def spread(units: Sequence[Units], shape: Shape, seed: int, count: int) -> Itera
     """Yield the rows of at most so many windows or pairs, evenly spread over all parts' own order."""
     stops = np.cumsum([mine.plan.all for mine in units])
     for place in np.unique(np.linspace(0, stops[-1] - 1, min(count, stops[-1])).astype(int)).tolist():
-        mine = units[int(np.searchsorted(stops, place, "right"))]
-        sample = place - int(stops[mine.source]) + mine.plan.all
-        yield valid_rows(mine, shape, seed)(sample)
+        number = int(np.searchsorted(stops, place, "right"))
+        sample = place - int(stops[number]) + units[number].plan.all
+        yield valid_rows(units[number], shape, seed)(sample)
 
 
 def _padding(row: Batch) -> Batch:

@@ -17,7 +17,6 @@ from absl import flags
 
 from lm import command
 from lm.config.resolve import check_fields
-from lm.config.schema import FIELDS
 from lm.refusal import Refusal
 
 LONGEST = 4096  # tokens of a window where --context says nothing
@@ -37,7 +36,7 @@ def main() -> None:
     """Open, measure, print."""
     given = {f"data.{name}": value for name, value in DATA.value.to_dict().items()}
     check_fields(given)
-    given = {name: value for name, value in given.items() if value != FIELDS[name].default}
+    given = {name: value for name, value in given.items() if name in flags.FLAGS and flags.FLAGS[name].present}
     if "data.tokenizer" in given:
         raise Refusal(f"data.tokenizer is {given['data.tokenizer']!r}: a model reads text by its own.")
     import jax

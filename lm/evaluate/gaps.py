@@ -17,6 +17,7 @@ from lm.text.tokenizer import Specials
 from lm.weights.place import Bundle
 
 ROWS = 64  # held-out rows whose spans are restored when they are measured
+_TASKS = 64  # that are answered at once
 
 _GREEDY = samplers.Settings(temperature=0.0, top_k=0, top_p=1.0)
 
@@ -90,20 +91,33 @@ def tasks(row: Batch) -> Iterable[tuple[list[int], list[int]]]:
 def answers(bundle: Bundle, found: Sequence[tuple[list[int], list[int]]]) -> list[list[int]]:
     """Return the likeliest tokens that the model says to what is given in each task, up to end-of-text.
 
-    At most as many as the longest that is wanted, and as the context has room for.
+    At least as many as are wanted of it, where it goes on so long. Some tasks at a time, all in one shape.
     """
-    specials, context = bundle.tokenizer.specials, bundle.model.config.context
-    prompts = [given for given, _ in found]
-    ids = np.zeros((len(prompts), context), np.int32)
-    for row, prompt in zip(ids, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    reading = decode.prefill(bundle.model, bundle.params, ids, lengths, specials.start, has_prefix(bundle.config))
-    read = 1 if bundle.model.config.architecture == "encoder_decoder" else int(lengths.max())
-    count = max(1, min(max(len(wanted) for _, wanted in found), context - read))
+    prompts, wanted = ([len(task[part]) for task in found] for part in (0, 1))
+    rows, longest, count = min(_TASKS, _rounded(len(found))), _rounded(max(prompts)), _rounded(max(wanted))
+    longest = min(longest, bundle.model.config.context)
+    groups = [found[start : start + rows] for start in range(0, len(found), rows)]
+    return [answer for group in groups for answer in _answers(bundle, group, rows, longest, count)]
+
+
+def _answers(bundle: Bundle, group: Sequence[tuple[list[int], list[int]]], rows: int, longest: int, count: int):
+    """Return the answers to at most so many prompts of at most so many tokens, `count` at most in each."""
+    specials, section = bundle.tokenizer.specials, bundle.model.config
+    ids, lengths = np.zeros((rows, longest), np.int32), np.ones(rows, np.int32)
+    for row, (given, _) in enumerate(group):
+        ids[row, : len(given)], lengths[row] = given, len(given)
+    read = 1 if section.architecture == "encoder_decoder" else longest
+    slots = min(section.context, read + count)  # a task fits with what is wanted; what is beyond is not read
+    prefix = has_prefix(bundle.config)
+    reading = decode.prefill(bundle.model, bundle.params, ids, lengths, specials.start, prefix, slots=slots)
     _, tokens, _ = decode.extend(bundle.model, _GREEDY, count, bundle.params, reading, jax.random.key(0), 0)
-    rows = np.asarray(tokens).tolist()
-    return [row[: row.index(specials.end)] if specials.end in row else row for row in rows]
+    said = np.asarray(tokens)[: len(group)].tolist()
+    return [row[: row.index(specials.end)] if specials.end in row else row for row in said]
+
+
+def _rounded(count: int) -> int:
+    """Return the power of two from `count` on, so that few programs are compiled."""
+    return 1 << (count - 1).bit_length()
 
 
 def cut(ids: Iterable[int], specials: Specials) -> dict[int, list[int]]:

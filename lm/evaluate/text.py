@@ -47,6 +47,7 @@ def measure(bundle: Bundle, section: Any, context: int, say: Callable[[str], Non
 
     run_model = forward(Transformer(model))
     train = windows.planned(tokens.parts, "train", section, goal.length(context))
+    train = [mine for part, mine in zip(tokens.parts, train, strict=True) if part.weight]
     counts = heldout.counted(batches.spread(train, goal.shape, bundle.config.seed, heldout.COUNTED), model)
     score = jax.jit(heldout.scorer(goal.loss, run_model, heldout.usual(counts)))
     parts = [(part.name, part.valid.bytes) for part in tokens.parts]

@@ -45,7 +45,7 @@ def generate(
       Refusal: a prompt that leaves no room in the context; or the model is none that continues text.
     """
     encoder, context = bundle.tokenizer, bundle.model.config.context
-    if bundle.model.config.architecture == "encoder" or bundle.model.config.head != "language":
+    if bundle.model.config.architecture == "encoder" or bundle.model.config.head not in ("language", "masked"):
         raise Refusal(
             f"model.architecture is {bundle.model.config.architecture!r} and model.head {bundle.model.config.head!r}: "
             "text is continued by a decoder whose head gives logits of ids."
@@ -54,9 +54,10 @@ def generate(
         raise Refusal("the model has no tokenizer, so it reads no prompt: put its tokenizer.json beside its config.")
     is_answer = bundle.model.config.architecture == "encoder_decoder"
     is_seen = has_prefix(bundle.config)
+    is_marked = is_answer or bundle.config.objective.name in ("span", "mixture")
     rows: list[list[int]] = []
     for prompt in prompts:
-        text = encoder.marked(prompt) if is_answer else encoder.encode(prompt).tolist()
+        text = encoder.marked(prompt) if is_marked else encoder.encode(prompt).tolist()
         ids = [*encoder.opening, *text] or ([] if is_answer else [encoder.end])
         if len(ids) >= context:
             raise Refusal(f"the prompt has {len(ids)} tokens: it must have fewer than the model's context ({context}).")

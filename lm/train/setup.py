@@ -130,7 +130,8 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         part, k = valid[number]
         return part, batches.batch(valid_rows[part], k, size, rows)
 
-    counts = heldout.counted(batches.spread(train, goal.shape, config.seed, heldout.COUNTED), config.model)
+    trained = [mine for part, mine in zip(tokens.parts, train, strict=True) if part.weight]
+    counts = heldout.counted(batches.spread(trained, goal.shape, config.seed, heldout.COUNTED), config.model)
     specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))

@@ -238,7 +238,7 @@ BAD_INPUT = [
     ("latin.txt", b"ol\xe9" * 99, "char", "latin.txt, line 1: byte 2 is not UTF-8"),
     ("torn.jsonl", b'{"text": "a"}\n{"text": ', "char", "torn.jsonl, line 2 is not JSON"),
     ("fine.txt", b"words " * 999, "wordpiece", "data.tokenizer is 'wordpiece': it must be byte, char, bpe:SIZE"),
-    ("short.txt", b"words " * 2, "char", "it must have more than model.context (17)"),
+    ("short.txt", b"words " * 2, "char", "it must have more than 17, as a window takes; lower model.context."),
 ]
 
 
