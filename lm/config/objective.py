@@ -123,7 +123,12 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"objective.name is {name!r}, but model.architecture is {architecture!r}: it needs {' or '.join(allowed)}."
         )
-    if (labels := len(flat["objective.labels"])) and labels != flat["model.labels"]:
+    labels, head = len(flat["objective.labels"]), flat["model.head"]
+    if name == "classify" and not labels:
+        raise Refusal(f"objective.labels is (): objective.name {name!r} needs the texts that name the classes.")
+    if name == "classify" and head != name:
+        raise Refusal(f"model.head is {head!r}, but objective.name is {name!r}: leave model.head unset.")
+    if labels and labels != flat["model.labels"]:
         raise Refusal(
             f"objective.labels has {labels} texts, but model.labels is {flat['model.labels']}: leave that unset."
         )
