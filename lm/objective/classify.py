@@ -20,9 +20,13 @@ def classify(section, setting: Setting) -> Objective:
       setting: of model and tokenizer.
     """
     specials, context, tokenizer = setting.specials, setting.context, setting.tokenizer
-    if not section.labels:
-        raise Refusal("objective.labels is (): objective.name 'classify' needs the texts that name the classes.")
-    classes = {tuple(tokenizer.encode(label).tolist()): number for number, label in enumerate(section.labels)}
+    classes: dict[tuple[int, ...], int] = {}
+    for number, label in enumerate(section.labels):
+        if (first := classes.setdefault(tuple(tokenizer.encode(label).tolist()), number)) != number:
+            raise Refusal(
+                f"objective.labels has {section.labels[first]!r} and {label!r}, which data.tokenizer makes the same "
+                "tokens: name one of them otherwise."
+            )
     is_encoder = setting.architecture == "encoder"
 
     def shape(pair, key) -> Batch:
