@@ -46,8 +46,4 @@ def classify(section, setting: Setting) -> Objective:
         targets[place], weights[place] = label, 1
         return Batch(inputs, targets, weights, segments, positions, np.int32(pair.source))
 
-    def loss(forward, params, batch, key):
-        out = forward(params, batch, key)
-        return losses.scored(*losses.chosen(out, batch.targets, batch.weights, 1), setting.logits, section, key)
-
-    return Objective(length=lambda context: 0, shape=shape, loss=loss, unit="pair")
+    return Objective(length=lambda context: 0, shape=shape, loss=losses.loss(section, setting.logits, 1), unit="pair")
