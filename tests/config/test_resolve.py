@@ -94,9 +94,18 @@ FIELD_TABLE = [
         "()",
         "'classify' needs the texts",
     ),
-    (_CLASSES | {"model.head": "masked"}, "model.head", "'masked'", "'classify'", "unset"),
+    (_CLASSES | {"model.head": "masked"}, "model.head", "'masked'", "name is 'classify'", "unset"),
     (_CLASSES | {"model.head": "none"}, "model.head", "'none'", "'classify'", "unset"),
     (_CLASSES | {"model.labels": 3}, "objective.labels", "2 texts", "model.labels is 3"),
+    *(
+        ({"objective.name": name, "model.positions": "relative"} | more, "model.positions", f"{name!r}", "'rotary'")
+        for name, more in (
+            ("prefix", {}),
+            ("span", {}),
+            ("mixture", {}),
+            ("seq2seq", {"objective.prefix": True, "data.source": "embedded:summaries"}),
+        )
+    ),
     ({"objective.labels": ("a", "a")}, "objective.labels", "('a', 'a')", "none twice"),
     ({"objective.denoisers": ("0.15=1",)}, "objective.denoisers", "'RATE:LENGTH=WEIGHT'"),
     ({"objective.denoisers": ("1.5:3=1",)}, "objective.denoisers", "rates between 0 and 1"),
