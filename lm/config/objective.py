@@ -18,6 +18,7 @@ ARCHITECTURES = {
     "classify": ("encoder", "decoder"),
 }
 USUAL = {"decoder": "causal", "encoder": "masked", "encoder_decoder": "span"}  # of a model that says no objective
+_WITH_PREFIX = ("prefix", "span", "mixture")  # of a decoder, which sees what they give at once
 _SENTINELS = 100  # as many as T5's vocabulary has
 
 
@@ -98,7 +99,7 @@ FIELDS = {
 def has_prefix(config: Any) -> bool:
     """Say whether a config's model is a decoder that learns to see all of what it is given at once."""
     section = config.objective
-    return config.model.architecture == "decoder" and (section.name in ("prefix", "span", "mixture") or section.prefix)
+    return config.model.architecture == "decoder" and (section.name in _WITH_PREFIX or section.prefix)
 
 
 def fill(flat: dict[str, Any]) -> None:
@@ -116,6 +117,18 @@ def fill(flat: dict[str, Any]) -> None:
             flat["model.labels"] = len(flat["objective.labels"])
 
 
+def check_head(name: str, head: str) -> None:
+    """Refuse a model.head that the objective of that name learns nothing with.
+
+    Of a model that is published with such a head no objective is meant: hence not in `check`.
+    """
+    if (name == "classify") != (head == "classify") or head == "none":
+        raise Refusal(
+            f"model.head is {head!r}, but objective.name is {name!r}: 'classify' goes with 'classify', all others with "
+            "'language' or 'masked'; leave it unset."
+        )
+
+
 def check(flat: Mapping[str, Any]) -> None:
     """Refuse combinations that cannot run."""
     name, architecture = flat["objective.name"], flat["model.architecture"]
@@ -123,7 +136,12 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"objective.name is {name!r}, but model.architecture is {architecture!r}: it needs {' or '.join(allowed)}."
         )
-    if (labels := len(flat["objective.labels"])) and labels != flat["model.labels"]:
+    labels, head = len(flat["objective.labels"]), flat["model.head"]
+    if name == "classify" and not labels:
+        raise Refusal(f"objective.labels is (): objective.name {name!r} needs the texts that name the classes.")
+    if name == "classify":
+        check_head(name, head)
+    if labels and labels != flat["model.labels"]:
         raise Refusal(
             f"objective.labels has {labels} texts, but model.labels is {flat['model.labels']}: leave that unset."
         )
@@ -131,6 +149,12 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"objective.prefix is True, but objective.name is {name!r} and model.architecture {architecture!r}: "
             "it is for seq2seq with a decoder."
+        )
+    sees_prefix = architecture == "decoder" and (name in _WITH_PREFIX or flat["objective.prefix"])
+    if flat["model.positions"] == "relative" and sees_prefix:
+        raise Refusal(
+            f"model.positions is 'relative', but objective.name is {name!r} and model.architecture 'decoder': its "
+            "buckets do not tell apart the tokens of a prefix that stand behind; set 'rotary', or an encoder_decoder."
         )
     if (shares := flat["objective.mask_random"] + flat["objective.mask_kept"]) > 1:
         raise Refusal(

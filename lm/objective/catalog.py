@@ -1,5 +1,6 @@
 """Objective name → the objective."""
 
+from lm.config.objective import check_head
 from lm.objective.base import Objective, Setting
 from lm.objective.causal import causal
 from lm.objective.classify import classify
@@ -8,7 +9,6 @@ from lm.objective.mixture import mixture
 from lm.objective.prefix import prefix
 from lm.objective.seq2seq import seq2seq
 from lm.objective.span import span
-from lm.refusal import Refusal
 
 OBJECTIVES = {
     "causal": causal,
@@ -27,9 +27,5 @@ def objective(section, setting: Setting) -> Objective:
     Raises:
       Refusal: model or tokenizer lack what it needs.
     """
-    if (section.name == "classify") != (setting.head == "classify") or setting.head == "none":
-        raise Refusal(
-            f"model.head is {setting.head!r}, but objective.name is {section.name!r}: 'classify' goes with 'classify', "
-            "all others with 'language' or 'masked'."
-        )
+    check_head(section.name, setting.head)
     return OBJECTIVES[section.name](section, setting)

@@ -25,8 +25,6 @@ def causal(section, setting: Setting) -> Objective:
             source=np.int32(window.source),
         )
 
-    def loss(forward, params, batch, key):
-        out = forward(params, batch, key)
-        return losses.scored(out, batch.targets, batch.weights, setting.logits, section, key)
-
-    return Objective(length=lambda context: context, shape=shape, loss=loss, is_whole=True)
+    return Objective(
+        length=lambda context: context, shape=shape, loss=losses.loss(section, setting.logits), is_whole=True
+    )

@@ -20,9 +20,13 @@ def classify(section, setting: Setting) -> Objective:
       setting: of model and tokenizer.
     """
     specials, context, tokenizer = setting.specials, setting.context, setting.tokenizer
-    if not section.labels:
-        raise Refusal("objective.labels is (): objective.name 'classify' needs the texts that name the classes.")
-    classes = {tuple(tokenizer.encode(label).tolist()): number for number, label in enumerate(section.labels)}
+    classes: dict[tuple[int, ...], int] = {}
+    for number, label in enumerate(section.labels):
+        if (first := classes.setdefault(tuple(tokenizer.encode(label).tolist()), number)) != number:
+            raise Refusal(
+                f"objective.labels has {section.labels[first]!r} and {label!r}, which data.tokenizer makes the same "
+                "tokens: name one of them otherwise."
+            )
     is_encoder = setting.architecture == "encoder"
 
     def shape(pair, key) -> Batch:
@@ -42,8 +46,4 @@ def classify(section, setting: Setting) -> Objective:
         targets[place], weights[place] = label, 1
         return Batch(inputs, targets, weights, segments, positions, np.int32(pair.source))
 
-    def loss(forward, params, batch, key):
-        out = forward(params, batch, key)
-        return losses.scored(*losses.chosen(out, batch.targets, batch.weights, 1), setting.logits, section, key)
-
-    return Objective(length=lambda context: 0, shape=shape, loss=loss, unit="pair")
+    return Objective(length=lambda context: 0, shape=shape, loss=losses.loss(section, setting.logits, 1), unit="pair")

@@ -80,6 +80,16 @@ def scored(out, targets_BT, weights_BT, logits: Logits, section, key):
     return routed(sums, out.routing, section, key)
 
 
+def loss(section, logits: Logits, count: int | None = None):
+    """Return an Objective's loss: what `scored` does of a batch's targets, or of the `count` weightiest of each row."""
+
+    def scored_batch(forward, params, batch, key):
+        found = forward(params, batch, key), batch.targets, batch.weights
+        return scored(*(found if count is None else chosen(*found, count)), logits, section, key)
+
+    return scored_batch
+
+
 def chosen(out, targets_BT, weights_BT, count: int):
     """Return an Output, targets and weights at the `count` weightiest places of each row: the others need no logits."""
     weights, places = jax.lax.top_k(weights_BT, count)

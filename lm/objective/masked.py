@@ -45,11 +45,7 @@ def masked(section, setting: Setting) -> Objective:
             source=np.int32(window.source),
         )
 
-    def loss(forward, params, batch, key):
-        out = forward(params, batch, key)
-        return losses.scored(*losses.chosen(out, batch.targets, batch.weights, most), setting.logits, section, key)
-
-    return Objective(length=lambda context: context - 1, shape=shape, loss=loss)
+    return Objective(length=lambda context: context - 1, shape=shape, loss=losses.loss(section, setting.logits, most))
 
 
 def _count(rate: float, tokens: int) -> int:

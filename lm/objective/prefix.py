@@ -32,8 +32,4 @@ def prefix(section, setting: Setting) -> Objective:
             prefix=(positions < splits) & (segments > 0),
         )
 
-    def loss(forward, params, batch, key):
-        out = forward(params, batch, key)
-        return losses.scored(out, batch.targets, batch.weights, setting.logits, section, key)
-
-    return Objective(length=lambda context: context, shape=shape, loss=loss)
+    return Objective(length=lambda context: context, shape=shape, loss=losses.loss(section, setting.logits))

@@ -29,8 +29,6 @@ def seq2seq(section, setting: Setting) -> Objective:
         given = given[-(context + 1 - len(wanted)) :]
         return beside([Task(given, wanted)], context, pair.source, section.prefix)
 
-    def loss(forward, params, batch, key):
-        out = forward(params, batch, key)
-        return losses.scored(out, batch.targets, batch.weights, setting.logits, section, key)
-
-    return Objective(length=lambda context: 0, shape=shape, loss=loss, is_whole=True, unit="pair")
+    return Objective(
+        length=lambda context: 0, shape=shape, loss=losses.loss(section, setting.logits), is_whole=True, unit="pair"
+    )

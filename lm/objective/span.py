@@ -61,11 +61,11 @@ def denoising(noises: Sequence[Noise], weights: Sequence[float], section, settin
             return across(tasks, context, decoder, specials, window.source)
         return beside(tasks, context, window.source, has_prefix=True)
 
-    def loss(forward, params, batch, key):
-        out = forward(params, batch, key)
-        return losses.scored(out, batch.targets, batch.weights, setting.logits, section, key)
-
-    return Objective(length=lambda context: _tokens(noises, context, is_pair) - 1, shape=shape, loss=loss)
+    return Objective(
+        length=lambda context: _tokens(noises, context, is_pair) - 1,
+        shape=shape,
+        loss=losses.loss(section, setting.logits),
+    )
 
 
 def _tokens(noises: Sequence[Noise], context: int, is_pair: bool) -> int:

@@ -15,6 +15,7 @@ from lm import checkpoint, workdir
 from lm.batch import Batch
 from lm.config import run
 from lm.config.field import split
+from lm.config.objective import check_head
 from lm.config.resolve import bind, flatten
 from lm.costs import devices, flops
 from lm.data import batches, facts, store, windows
@@ -68,6 +69,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     Raises:
       Refusal: data, devices or config do not fit each other.
     """
+    check_head(config.objective.name, config.model.head)
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     tokens = store.open_store(config.data, say, start.tokenizer(config, folder))
     config = bind(config, vocabulary=tokens.tokenizer.size)

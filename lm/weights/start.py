@@ -12,11 +12,12 @@ import jax
 import ml_collections
 
 from lm import trees, workdir
-from lm.config import schema
+from lm.config import head, schema
 from lm.config.field import FREE
 from lm.config.files import from_json
 from lm.config.objective import USUAL
 from lm.config.resolve import check_fields, flatten
+from lm.model.transformer import Transformer, initial
 from lm.refusal import Refusal
 from lm.text import tokenizer as tokenizers
 from lm.text.published import KIND
@@ -48,8 +49,11 @@ def started(config: Mapping[str, Any], folder: Path | None = None) -> Mapping[st
         theirs = flatten(from_json((folder / workdir.CONFIG).read_text(encoding="utf-8")))
     else:
         theirs = flatten(describe(place).config)
+    labels = len(flat["objective.labels"]) if flat["objective.name"] == "classify" else 0
+    is_new = labels > 0 and _is_new_head(labels, theirs["model.head"], theirs["model.labels"])
     for name in [name for name in flat if name.startswith("model.")]:
-        flat[name] = _agreed(name, flat, theirs, place)
+        if not (is_new and name in head.FIELDS):  # these follow from the objective
+            flat[name] = _agreed(name, flat, theirs, place)
     if flat["objective.name"] == schema.FIELDS["objective.name"].default:
         flat["objective.name"] = USUAL[flat["model.architecture"]]
     started = schema.defaults()
@@ -71,19 +75,41 @@ def tokenizer(config: ml_collections.FrozenConfigDict, folder: Path | None = Non
 
 
 def params(config: ml_collections.FrozenConfigDict, template: Any, say: Callable[[str], None]) -> Any:
-    """Return the weights of init.from_place.
+    """Return the weights of init.from_place; of a run with another head, that head and its pooler drawn by the seed.
 
     Args:
       config: resolved and bound.
       template: shapes, dtypes and shardings of the run's parameters.
-      say: hears of long work.
+      say: hears of long work, and of what is drawn.
     """
     place, section = config.init.from_place, config.model
     wanted = dict(zip(trees.paths(template), jax.tree.leaves(template), strict=True))
     whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    fits = lambda path, leaf: wanted[path].sharding if leaf.shape == wanted[path].shape else whole
+    fits = lambda path, leaf: like.sharding if (like := wanted.get(path)) and leaf.shape == like.shape else whole
     bundle = open_place(place, say, section.parameter_dtype, fits)
-    return trees.mapped(lambda path, leaf: _fitted(leaf, wanted[path], section.vocabulary), bundle.params)
+    found = dict(zip(trees.paths(bundle.params), jax.tree.leaves(bundle.params), strict=True))
+    if section.labels and _is_new_head(section.labels, bundle.config.model.head, bundle.config.model.labels):
+        found = {path: leaf for path, leaf in found.items() if not path.startswith("head/")}
+        if drawn := [path for path in wanted if path not in found and path.startswith(("head/", "pooler/"))]:
+            say(f"{place} has no head for {section.labels} classes: drawn by the seed are {', '.join(drawn)}.")
+            found |= _drawn(config, {path: wanted[path].sharding for path in drawn})
+    return trees.mapped(lambda path, like: _fitted(found[path], like, section.vocabulary), template)
+
+
+def _is_new_head(labels: int, their_head: str, their_labels: int | None) -> bool:
+    """Say whether a classifier of so many labels needs another head than the PLACE's."""
+    return (their_head, their_labels) != ("classify", labels)
+
+
+def _drawn(config: ml_collections.FrozenConfigDict, where: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Return path → leaf of those named, path → sharding, as a run from nothing would have them."""
+
+    def some() -> dict[str, jax.Array]:
+        params = initial(Transformer(config.model), jax.random.key(config.seed))
+        leaves = dict(zip(trees.paths(params), jax.tree.leaves(params), strict=True))
+        return {path: leaves[path] for path in where}  # the compiler leaves out all others
+
+    return jax.jit(some, out_shardings=dict(where))()
 
 
 def _agreed(name: str, flat: Mapping[str, Any], theirs: Mapping[str, Any], place: str) -> Any:

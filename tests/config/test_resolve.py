@@ -38,6 +38,7 @@ ENTRANCES = {
 }
 
 _BOTH = {"model.architecture": "encoder_decoder", "objective.name": "span"}
+_CLASSES = {"objective.name": "classify", "objective.labels": ("a", "b"), "data.source": "embedded:kinds"}
 _ROBERTA = {"model.family": "roberta", "objective.name": "masked"}
 
 # (what resolve is given, the field that the sentence must name, what else it must show)
@@ -86,6 +87,25 @@ FIELD_TABLE = [
     ({"objective.mask_random": 0.7, "objective.mask_kept": 0.6}, "objective.mask_random", "1.2999999999999998", "1"),
     ({"objective.prefix": True}, "objective.prefix", "True", "'causal'", "seq2seq"),
     ({"objective.labels": ("a", "b")}, "objective.labels", "2 texts", "model.labels", "None"),
+    (_CLASSES | {"objective.labels": ()}, "objective.labels", "()", "'classify' needs the texts"),
+    (
+        _CLASSES | {"objective.labels": (), "model.head": "masked"},
+        "objective.labels",
+        "()",
+        "'classify' needs the texts",
+    ),
+    (_CLASSES | {"model.head": "masked"}, "model.head", "'masked'", "name is 'classify'", "unset"),
+    (_CLASSES | {"model.head": "none"}, "model.head", "'none'", "'classify'", "unset"),
+    (_CLASSES | {"model.labels": 3}, "objective.labels", "2 texts", "model.labels is 3"),
+    *(
+        ({"objective.name": name, "model.positions": "relative"} | more, "model.positions", f"{name!r}", "'rotary'")
+        for name, more in (
+            ("prefix", {}),
+            ("span", {}),
+            ("mixture", {}),
+            ("seq2seq", {"objective.prefix": True, "data.source": "embedded:summaries"}),
+        )
+    ),
     ({"objective.labels": ("a", "a")}, "objective.labels", "('a', 'a')", "none twice"),
     ({"objective.denoisers": ("0.15=1",)}, "objective.denoisers", "'RATE:LENGTH=WEIGHT'"),
     ({"objective.denoisers": ("1.5:3=1",)}, "objective.denoisers", "rates between 0 and 1"),

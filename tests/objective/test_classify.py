@@ -86,3 +86,13 @@ def test_a_class_without_a_name_and_a_model_without_the_head_are_refused(goal_of
         objective(config.objective, setting(config.model)._replace(head="classify"))
     with pytest.raises(Refusal, match=r"objective\.labels has 2 texts, but model\.labels is 3"):
         tiny(**PAIRS, objective__labels=("a", "b"), model__labels=3, model__architecture="encoder")
+
+
+def test_labels_of_the_same_tokens_are_refused(tiny, setting):
+    class Lower(Words):
+        def encode(self, text):
+            return super().encode(text.lower())
+
+    config = tiny(**PAIRS, objective__labels=("no", "Yes", "yes"), model__architecture="encoder")
+    with pytest.raises(Refusal, match=r"objective\.labels has 'Yes' and 'yes', which data\.tokenizer makes the same"):
+        objective(config.objective, setting(config.model)._replace(tokenizer=Lower()))

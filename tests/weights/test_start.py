@@ -7,10 +7,11 @@ import pytest
 from lm import trees
 from lm.config import defaults
 from lm.config.resolve import flatten, resolve
+from lm.model.transformer import Transformer, initial
 from lm.refusal import Refusal
 from lm.weights import start
-from lm.weights.bundle import shapes
-from lm.weights.place import open_place
+from lm.weights.bundle import Bundle, shapes
+from lm.weights.place import open_place, save_place
 
 
 @pytest.fixture
@@ -85,8 +86,6 @@ def test_the_tokenizer_of_a_place_is_for_runs_from_one(tiny, fields):
 def test_weights_are_padded_for_the_run(place, family):
     where = place(family)
     config = begun(where, model__parameter_dtype="bfloat16")
-    from lm.model.transformer import Transformer
-
     here = jax.sharding.SingleDeviceSharding(jax.devices()[1])
     template = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes(Transformer(config.model))
@@ -103,3 +102,50 @@ def test_weights_are_padded_for_the_run(place, family):
 
     jax.tree.map(check, trees.mapped(lambda path, _: path, found), found, template)
     assert found["embed"]["embedding"].shape == (128, 24)
+
+
+_CLASSES = {"objective__name": "classify", "data__source": "embedded:kinds"}
+_NEW = {"head/kernel", "head/bias"}
+_POOLER = {"pooler/kernel", "pooler/bias"}
+
+
+def _leaves(tree):
+    return dict(zip(trees.paths(tree), map(np.asarray, jax.tree.leaves(tree)), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "labels", "fields", "new"),
+    [
+        ({"family": "bert"}, "ab", {}, _NEW | _POOLER),
+        ({"family": "bert"}, "ab", {"model__pooler": False}, _NEW),
+        ({"family": "bert", "head": "none", "pooler": True}, "ab", {"model__head": "classify"}, _NEW),
+        ({"family": "bert", "head": "classify", "labels": 3}, "abc", {}, set()),
+        ({"family": "bert", "head": "classify", "labels": 3}, "abc", {"model__labels": 3}, set()),
+        ({"family": "bert", "head": "classify", "labels": 3}, "ab", {}, _NEW),
+        ({"family": "llama", "tied": False}, "ab", {}, {"head/kernel"}),
+    ],
+)
+def test_a_classifier_has_all_of_the_place_but_another_head(
+    tiny, random_params, tokenizer_json, tmp_path, theirs, labels, fields, new
+):
+    given = {f"model__{name}": value for name, value in theirs.items()}
+    before = tiny(**given, model__kv_heads=4)
+    params = random_params(Transformer(before.model))
+    save_place(Bundle(before, Transformer(before.model), params, None), str(tmp_path / "place"), lambda words: None)
+    (tmp_path / "place" / "tokenizer.json").write_text(tokenizer_json)
+    config = begun(str(tmp_path / "place"), **_CLASSES, objective__labels=tuple(labels), seed=5, **fields)
+    assert (config.model.head, config.model.labels) == ("classify", len(labels))
+    here, said = jax.sharding.SingleDeviceSharding(jax.devices()[1]), []
+    model = Transformer(config.model)
+    placed = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+    found = start.params(config, jax.tree.map(placed, shapes(model)), said.append)
+    assert all(leaf.sharding == here for leaf in jax.tree.leaves(found))
+    old, drawn = _leaves(params), _leaves(initial(model, jax.random.key(5)))
+    assert trees.paths(found) == list(drawn)
+    for path, leaf in _leaves(found).items():
+        rows = 61 if path == "embed/embedding" else None  # the others pad the vocabulary
+        wanted = drawn if path in new else old
+        np.testing.assert_allclose(leaf[:rows], wanted[path][:rows], rtol=1e-6, err_msg=path)
+    named = [words for words in said if "drawn by the seed" in words]
+    assert len(named) == (1 if new else 0)
+    assert all(path in named[0] for path in new)
