@@ -99,12 +99,18 @@ class Tokenizer:
         )
 
     @property
-    def opening(self) -> tuple[int, ...]:
-        """The special tokens that a published tokenizer's file puts before a text, such as Llama's <s>."""
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens that a published tokenizer's file puts before a text, such as Llama's <s>, and behind."""
         one = self._inner.encode("a", add_special_tokens=True)
-        return tuple(
-            i for i, _ in itertools.takewhile(lambda pair: pair[1], zip(one.ids, one.special_tokens_mask, strict=True))
-        )
+        places = list(zip(one.ids, one.special_tokens_mask, strict=True))
+        first = lambda pairs: tuple(i for i, _ in itertools.takewhile(lambda pair: pair[1], pairs))
+        before = first(places)
+        return before, first(reversed(places[len(before) :]))[::-1]
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The first part of the frame."""
+        return self.frame[0]
 
     def encode(self, text: str) -> np.ndarray:
         """Return int32 ids `(tokens,)`."""
@@ -144,9 +150,7 @@ class Tokenizer:
 
         One without a frame gets what stands around a record here: end-of-text.
         """
-        one = self._inner.encode("a")
-        text = np.flatnonzero(np.asarray(one.special_tokens_mask) == 0)
-        before, after = one.ids[: text[0]], one.ids[text[-1] + 1 :]
+        before, after = self.frame
         frame = (before, after) if before or after else ([self.end], [self.end])
         return np.asarray([*frame[0], *ids, *frame[1]], np.int32)
 

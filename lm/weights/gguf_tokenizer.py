@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from lm.refusal import Refusal
 from lm.text import sentencepiece
@@ -55,6 +55,7 @@ CUTS = {
     "tekken": Cut(_TEKKEN, whole=True),
     **dict.fromkeys(("gpt-4o", "llama4"), Cut(_GPT4O)),
 }
+_OPENED = ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2", "tekken")  # texts of theirs begin with bos
 
 
 class Found(NamedTuple):
@@ -92,6 +93,7 @@ def read(path: Path, metadata: Mapping[str, Any], rows: int) -> Found | None:
     make = lambda: _KINDS[kind](path, said, tokens, types.tolist())
     inner = guarded(make, f"{path} cannot be opened: its tokenizer cannot be")
     ids = _ids(path, said, len(tokens))
+    _frame(path, inner, said, ids)
     return Found({FILE: inner.to_str(), CONFIG: json.dumps(_config(metadata, inner, ids), indent=2)}, ids)
 
 
@@ -181,6 +183,19 @@ SAID = {
     "tokenizer.ggml.add_bos_token": "add_bos_token",
     "tokenizer.ggml.add_eos_token": "add_eos_token",
 }
+
+
+def _frame(path: Path, inner: tokenizers.Tokenizer, said: Mapping[str, Any], ids: Mapping[str, int]) -> None:
+    """Put before and behind a text what llama.cpp puts there; where a file does not say it, that is by its kind."""
+    is_opened = said["model"] == "llama" or said.get("pre") in _OPENED
+    flags = {"bos": said.get("add_bos_token", is_opened), "eos": said.get("add_eos_token", False)}
+    if not all(isinstance(flag, bool) for flag in flags.values()):
+        _refuse(path, "what it says of add_bos_token or add_eos_token is neither true nor false")
+    put = {name: ids[f"{name}_token_id"] for name, flag in flags.items() if flag and f"{name}_token_id" in ids}
+    if put:
+        named = [{"id": name, "ids": [i], "tokens": [inner.id_to_token(i) or ""]} for name, i in put.items()]
+        single = [*(["bos"] if "bos" in put else []), "$A", *(["eos"] if "eos" in put else [])]
+        inner.post_processor = processors.TemplateProcessing(single=single, special_tokens=named)
 
 
 def _ids(path: Path, said: Mapping[str, Any], size: int) -> dict[str, int]:

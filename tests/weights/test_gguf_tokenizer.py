@@ -85,6 +85,39 @@ def test_byte_pairs_are_cut_as_their_name_says(name):
     assert entries["tokenizer.ggml.tokens"] == tokens and entries["tokenizer.ggml.merges"] == merges
 
 
+# As llama.cpp's llama-vocab.cpp takes them; 0 is both ends.
+@pytest.mark.parametrize(
+    "name, flags, frame",
+    [
+        ("gpt-2", {}, ((), ())),
+        ("gpt-2", {"add_bos_token": True}, ((0,), ())),
+        ("gpt-2", {"add_bos_token": True, "add_eos_token": True}, ((0,), (0,))),
+        ("gpt-2", {"add_eos_token": True}, ((), (0,))),
+        ("qwen2", {}, ((), ())),
+        ("llama-bpe", {}, ((0,), ())),
+        ("llama-bpe", {"add_bos_token": False}, ((), ())),
+        ("tekken", {}, ((0,), ())),
+    ],
+)
+def test_a_text_has_the_frame_that_a_file_says(name, flags, frame):
+    _, tokens, merges = byte_pairs(*CUTS[name])
+    entries = {"model": "gpt2", "pre": name, "tokens": tokens, "merges": merges, "eos_token_id": 0, "bos_token_id": 0}
+    ours = opened(**entries, **flags)
+    assert ours.frame == frame and ours.opening == frame[0]
+    published = tokenizers.Tokenizer.from_str(ours.published["tokenizer.json"])
+    assert published.encode("in").ids == [*frame[0], tokens.index("in"), *frame[1]]
+    written = write(ours, {"bos_token_id": 0}, len(tokens))
+    assert [written[f"tokenizer.ggml.add_{end}_token"] for end in ("bos", "eos")] == list(map(bool, frame))
+    again = {key.removeprefix("tokenizer.ggml."): value for key, value in written.items()}
+    assert opened(**again | {"token_type": np.array(again["token_type"])}).frame == frame
+
+
+def test_a_frame_that_is_no_flag_is_refused():
+    _, tokens, merges = byte_pairs(None)
+    with pytest.raises(Refusal, match="add_bos_token or add_eos_token is neither true nor false"):
+        opened(model="gpt2", pre="gpt-2", tokens=tokens, merges=merges, eos_token_id=0, add_bos_token=1)
+
+
 @pytest.fixture(scope="module")
 def spm():
     """Return SentencePiece's processor of pairs, with bytes for what it has not seen."""
@@ -129,7 +162,8 @@ def test_pieces_are_sentencepieces(spm):
     ours = opened(**of_pieces(spm))
     for text in (*TEXTS, "the cat in the hat <think> again", "a</s>b"):
         assert ours.encode(text).tolist() == spm.encode(text), text
-    assert ours.end == spm.eos_id()
+    assert ours.end == spm.eos_id() and ours.opening == (spm.bos_id(),)
+    assert opened(**of_pieces(spm), add_bos_token=False).opening == ()
 
 
 def test_pieces_there_and_back(spm):
