@@ -28,8 +28,8 @@ def read(folder: Path, weights: str = "") -> Published:
     Raises:
       Refusal: no config.json or no safetensors (pickles are not read), or files that are not what they should be.
     """
-    config = _json(folder / CONFIG)
-    generation = _json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    config = json_of(folder / CONFIG)
+    generation = json_of(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     if weights:
         tensors = safetensors.read(folder / weights)
     elif (folder / INDEX).is_file():
@@ -97,7 +97,7 @@ def _write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard: int) -> N
 
 def _sharded(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a folder whose index says in which file each is."""
-    where = _json(folder / INDEX).get("weight_map")
+    where = json_of(folder / INDEX).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
         raise Refusal(f"{folder / INDEX} has no weight_map of names.")
     tensors: dict[str, Tensor] = {}
@@ -110,7 +110,12 @@ def _sharded(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_of(path: Path) -> dict[str, Any]:
+    """Return the object in a file of unknown origin, of which no more is read than memory and a second hold.
+
+    Raises:
+      Refusal: there is no such file, or it is too large, or no JSON object.
+    """
     if not path.is_file():
         raise Refusal(f"{path.parent} has no {path.name}.")
     if path.stat().st_size > _JSON:

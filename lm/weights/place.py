@@ -170,12 +170,9 @@ def _files(published: Published) -> dict[str, str]:
 def _is_workdir(place: str) -> bool:
     """Say whether there is a run's folder, or nothing else that the PLACE can be."""
     folder, _, _ = _parsed(place)
-    path = folder / workdir.CONFIG
-    if not path.is_file():
-        return False
     try:
-        return "model.family" in json.loads(path.read_bytes())  # every field of ours by its dotted name
-    except (ValueError, TypeError, RecursionError):
+        return "model.family" in folders.json_of(folder / workdir.CONFIG)  # every field of ours by its dotted name
+    except Refusal:
         return False
 
 

@@ -22,6 +22,7 @@ _OTHERS = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "
 _HEADER = 25_000_000  # bytes; the format allows four times that, which as objects of Python's would be a gigabyte
 _PARTS = 1 << 20  # of a header
 _NAME = 512  # characters
+_DIMENSIONS = 8
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -45,7 +46,7 @@ def read(path: Path) -> dict[str, Tensor]:
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")
     header.pop("__metadata__", None)
-    entries = {name: _entry(path, name, entry) for name, entry in header.items()}
+    entries = {name: _entry(path, size, name, entry) for name, entry in header.items()}
     end = 0
     for name, (_, _, start, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if start != end:
@@ -76,19 +77,21 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
         os.fsync(file.fileno())
 
 
-def _entry(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], str, int, int]:
-    """Return shape, dtype, start and stop that the header says of a tensor."""
+def _entry(path: Path, size: int, name: str, entry: Any) -> tuple[tuple[int, ...], str, int, int]:
+    """Return shape, dtype, start and stop that the header says of a tensor in a file of `size` bytes."""
     if len(name) > _NAME or not is_name(name):
         raise _damaged(path, f"a tensor is called {name[:60]!r}, which is no name")
-    is_count = lambda value: type(value) is int and value >= 0
+    is_count = lambda value: type(value) is int and 0 <= value <= size
     is_counts = lambda values: isinstance(values, list) and all(map(is_count, values))
     if not (isinstance(entry, dict) and is_counts(entry.get("shape")) and is_counts(entry.get("data_offsets"))):
-        raise _damaged(path, f"{name} has no shape or no place")
+        raise _damaged(path, f"{name} has no shape or no place, or one beyond the file's {size:,} bytes")
     shape, offsets, dtype = tuple(entry["shape"]), entry["data_offsets"], str(entry.get("dtype"))
+    if len(shape) > _DIMENSIONS or len(offsets) != 2:
+        raise _damaged(path, f"{name} of {len(shape)} dimensions lies at bytes {str(offsets)[:60]}")
     if dtype not in DTYPES | _OTHERS:
-        raise Refusal(f"{path}: {name} is of the dtype {dtype!r}: those read are {', '.join(DTYPES)}.")
+        raise Refusal(f"{path}: {name} is of the dtype {dtype[:60]!r}: those read are {', '.join(DTYPES)}.")
     dtype = (DTYPES | _OTHERS)[dtype]
-    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * np.dtype(dtype).itemsize:
+    if offsets[1] - offsets[0] != math.prod(shape) * np.dtype(dtype).itemsize:
         raise _damaged(path, f"{name} of the shape {list(shape)} and {dtype} lies at bytes {offsets}")
     return shape, dtype, *offsets
 

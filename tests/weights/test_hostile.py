@@ -236,6 +236,10 @@ TENSORS = {
     "a shape below 0": shards({"a": one([-2, -1])}, bytes(8)),
     "a shape of truths": shards({"a": one([True, 2])}, bytes(8)),
     "a shape of halves": shards({"a": one([0.5, 4])}, bytes(8)),
+    "a hundred dimensions of 0": shards({"a": one([0] * 100, stop=0)}),
+    "numbers of 4,000 digits": lambda: shards({"a": one([10**4000] * 300)}, bytes(8)),
+    "half a million dimensions": lambda: shards({"a": one([2] * 500_000)}, bytes(8)),
+    "a dtype of a million letters": lambda: shards({"a": one(dtype="F" * 1_000_000)}, bytes(8)),
     "a product of 2**64": shards({"a": one([2**32, 2**32], stop=0)}),
     "an unknown dtype": shards({"a": one(dtype="F4")}, bytes(8)),
     "a dtype that is a list": shards({"a": one(dtype=["F32"])}, bytes(8)),
@@ -322,7 +326,7 @@ CONFIGS = {
     "a list": b"[]",
     "lists in lists": lambda: b"[" * 1_000_000,
     "objects in objects": lambda: b'{"a":' * 1_000_000,
-    "3 million lists": lambda: b'{"a": [%s[]]}' % (b"[]," * 3_000_000),
+    "8 million lists": lambda: b'{"a": [%s[]]}' % (b"[]," * 8_000_000),
     "a million names": lambda: b"{%s}" % b",".join(b'"%d":{}' % i for i in range(1_100_000)),
     "26 MB": lambda: b" " * 26_000_000,
 }
@@ -331,21 +335,21 @@ CONFIGS = {
 def write_all(folder):
     """Write every file; return its path → who reads it."""
     files = {}
-    tables = (("gguf", "gguf", FRAMES), ("safetensors", "safetensors", TENSORS), ("json", "config", CONFIGS))
-    for kind, reader, contents in tables:
+    for kind, contents in (("gguf", FRAMES), ("safetensors", TENSORS)):
         for place, data in enumerate(contents.values()):
             path = folder / f"{place}.{kind}"
             path.write_bytes(made(data))
-            files[path] = reader
+            files[path] = kind
     for place, changes in enumerate(MODELS.values()):
         path = folder / f"model{place}.gguf"
         model(path, **changes)
         files[path] = "gguf"
-    for place, data in enumerate(TOKENIZERS.values()):
-        path = folder / f"{place}" / "tokenizer.json"
-        path.parent.mkdir()
-        path.write_bytes(made(data))
-        files[path] = "tokenizer"
+    for reader, contents in (("tokenizer", TOKENIZERS), ("config", CONFIGS)):
+        for place, data in enumerate(contents.values()):
+            path = folder / f"{reader}{place}" / f"{reader}.json"
+            path.parent.mkdir()
+            path.write_bytes(made(data))
+            files[path] = reader
     return files
 
 
@@ -353,7 +357,7 @@ READ = {
     "gguf": gguf.read,
     "safetensors": safetensors.read,
     "tokenizer": lambda path: texts.read(path.parent, {}),
-    "config": folder._json,
+    "config": lambda path: open_place(str(path.parent)),
 }
 
 
@@ -495,14 +499,15 @@ import json, resource, sys, time
 from pathlib import Path
 from lm.refusal import Refusal
 from lm.text import published
-from lm.weights import folder, gguf, safetensors
+from lm.weights import gguf, safetensors
+from lm.weights.place import open_place
 import gguf as library
 
 READ = {
     "gguf": gguf.read,
     "safetensors": safetensors.read,
     "tokenizer": lambda path: published.read(path.parent, {}),
-    "config": folder._json,
+    "config": lambda path: open_place(str(path.parent)),
 }
 FORGET = Path("/proc/self/clear_refs")  # Linux has it
 
