@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from lm.refusal import Refusal
+
 IDENTITY = "identity"  # changes the numbers: a resume must have it equal
 HORIZON = "horizon"  # may grow when a finished run is continued
 FREE = "free"  # may change at any time
@@ -104,3 +106,14 @@ ANY_TEXT = Rule("any text", lambda value: True)
 EITHER = Rule("True or False", lambda value: True)
 A_NAME = spelled(".+", "a name")
 A_FOLDER = spelled(".+", "a folder")
+
+
+def check_readers(
+    flat: Mapping[str, Any], fields: Mapping[str, Field], readers: Mapping[str, tuple[str, tuple[Any, ...]]]
+) -> None:
+    """Refuse a field that was set but is not read; `readers`: its name → the field that decides, its values that do."""
+    for name, (choice, values) in readers.items():
+        if flat[choice] not in values and flat[name] != fields[name].default:
+            raise Refusal(
+                f"{name} is {flat[name]!r}, but {choice} is {flat[choice]!r}: it is for {' and '.join(values)}."
+            )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm.config import head, positions
-from lm.config.field import EITHER, FREE, Field, Rule, above, at_least, fraction, one_of
+from lm.config.field import EITHER, FREE, Field, Rule, above, at_least, check_readers, fraction, one_of
 from lm.families.catalog import switches
 from lm.refusal import Refusal
 
@@ -202,12 +202,15 @@ FIELDS = (
     | head.FIELDS
 )
 
+_READERS = {"model.expert_capacity": ("model.dispatch", ("capacity",))}
+
 
 def fill(flat: dict[str, Any]) -> None:
     """Set what is unset: the family's switches, sizes that follow from others."""
     family = switches(flat["model.family"])
     positions.fit(flat, family)
     head.fill(flat, family)
+    _check_experts(flat, family)
     for name, value in family.items():
         if flat[f"model.{name}"] is None:
             flat[f"model.{name}"] = value
@@ -238,6 +241,7 @@ def check(flat: Mapping[str, Any]) -> None:
     heads, kv_heads, layers = flat["model.heads"], flat["model.kv_heads"], flat["model.layers"]
     if heads % kv_heads:
         raise Refusal(f"model.kv_heads is {kv_heads}: it must divide model.heads ({heads}).")
+    check_readers(flat, FIELDS, _READERS)
     positions.check(flat)
     head.check(flat)
     if len(flat["model.windows"]) > layers:
@@ -266,3 +270,13 @@ def check(flat: Mapping[str, Any]) -> None:
     for name in ("model.layers", "model.encoder_layers"):
         if flat["model.unroll"] and (flat[name] or 0) % flat["model.unroll"]:
             raise Refusal(f"model.unroll is {flat['model.unroll']}: it must divide {name} ({flat[name]}), or be 0.")
+
+
+def _check_experts(flat: Mapping[str, Any], family: Mapping[str, Any]) -> None:
+    """Refuse fields of experts that were set where there are none."""
+    if flat["model.experts"] or (flat["model.experts"] is None and family["experts"]):
+        return
+    unread = {name: family[name] for name in ("experts_per_token", "router_normalized")} | {"dispatch": "ragged"}
+    for name, usual in unread.items():
+        if flat[f"model.{name}"] not in (None, usual):
+            raise Refusal(f"model.{name} is {flat[f'model.{name}']!r}, but there are no experts: set model.experts.")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lm.config.data import LEARNED
-from lm.config.field import EITHER, FREE, Field, Rule, at_least, fraction, one_of, split, within
+from lm.config.field import EITHER, FREE, Field, Rule, at_least, check_readers, fraction, one_of, split, within
 from lm.refusal import Refusal
 
 ARCHITECTURES = {
@@ -96,6 +96,14 @@ FIELDS = {
 }
 
 
+# Fields that one objective reads.
+_READERS = {
+    **{f"objective.{name}": ("objective.name", ("masked",)) for name in ("mask_rate", "mask_random", "mask_kept")},
+    **{f"objective.{name}": ("objective.name", ("span",)) for name in ("noise_rate", "noise_length")},
+    "objective.denoisers": ("objective.name", ("mixture",)),
+}
+
+
 def has_prefix(config: Any) -> bool:
     """Say whether a config's model is a decoder that learns to see all of what it is given at once."""
     section = config.objective
@@ -160,3 +168,4 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"objective.mask_random and objective.mask_kept are {shares} together: their sum must be at most 1."
         )
+    check_readers(flat, FIELDS, _READERS)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lm.config.field import Field, Rule, above, at_least, one_of
+from lm.config.field import Field, Rule, above, at_least, check_readers, one_of
 from lm.refusal import Refusal
 
 FIELDS = {
@@ -58,12 +58,14 @@ FIELDS = {
 # The switches of rotary positions where positions are others.
 _WITHOUT_ROTARY = {"rotary_base": None, "rotary_window_base": 0.0, "rotary_share": 1.0}
 
-# The numbers of rotary_scaling, and which of its choices read them.
+# Numbers, the field that decides whether they are read, and its choices that read them.
 _READERS = {
-    "model.rotary_factor": ("linear", "llama3"),
-    "model.rotary_low": ("llama3",),
-    "model.rotary_high": ("llama3",),
-    "model.rotary_original_context": ("llama3",),
+    "model.rotary_factor": ("model.rotary_scaling", ("linear", "llama3")),
+    "model.rotary_low": ("model.rotary_scaling", ("llama3",)),
+    "model.rotary_high": ("model.rotary_scaling", ("llama3",)),
+    "model.rotary_original_context": ("model.rotary_scaling", ("llama3",)),
+    "model.relative_buckets": ("model.positions", ("relative",)),
+    "model.relative_distance": ("model.positions", ("relative",)),
 }
 
 
@@ -107,12 +109,7 @@ def _check_rotary(flat: Mapping[str, Any]) -> None:
             f"model.head_width is {width}: rotary positions would turn {turned} numbers of it "
             f"(model.rotary_share is {share}), which must be even and at least 2."
         )
-    scaling = flat["model.rotary_scaling"]
-    for name, readers in _READERS.items():
-        if scaling not in readers and flat[name] != FIELDS[name].default:
-            raise Refusal(
-                f"{name} is {flat[name]}, but model.rotary_scaling is {scaling!r}: it is for {' and '.join(readers)}."
-            )
+    check_readers(flat, FIELDS, _READERS)
     low, high = flat["model.rotary_low"], flat["model.rotary_high"]
-    if scaling == "llama3" and low >= high:
+    if flat["model.rotary_scaling"] == "llama3" and low >= high:
         raise Refusal(f"model.rotary_high is {high}: it must be above model.rotary_low ({low}).")

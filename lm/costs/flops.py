@@ -30,7 +30,7 @@ def active_parameters(model, leaves: Shapes) -> int:
     return round(sum(_share(model, path) * math.prod(shape) for path, shape in leaves.items()))
 
 
-def training_flops_per_token(model, leaves: Shapes, encoder_tokens: float = 1.0) -> int:
+def training_flops_per_token(model, leaves: Shapes, decoder_tokens: int | None = None) -> int:
     """Return FLOPs of one token's forward and backward pass, recomputation not counted.
 
     Six per weight that is multiplied (the head is, embeddings are not; of experts those that a token takes), and
@@ -42,20 +42,21 @@ def training_flops_per_token(model, leaves: Shapes, encoder_tokens: float = 1.0)
     Args:
       model: config.model, resolved and bound.
       leaves: its parameters.
-      encoder_tokens: of an encoder–decoder, tokens that the encoder reads for each token of the decoder. A token of
-        the decoder is what is counted per.
+      decoder_tokens: of an encoder–decoder, the tokens of a row that its decoder reads; None: model.context, which
+        the encoder reads. A row counts as model.context tokens whatever it is.
     """
-    is_both = model.architecture == "encoder_decoder"
-    tokens = lambda path: encoder_tokens if is_both and re.search(_OF_ENCODER, path) else 1.0
+    is_both, context = model.architecture == "encoder_decoder", model.context
+    length = decoder_tokens if is_both and decoder_tokens else context
+    share = length / context
+    tokens = lambda path: 1.0 if is_both and re.search(_OF_ENCODER, path) else share
     weights = sum(
         tokens(path) * _share(model, path) * math.prod(shape)
         for path, shape in leaves.items()
         if path.endswith("kernel") or (path == "embed/embedding" and model.tied and model.head in _OF_IDS)
     )
-    length, read = model.context, encoder_tokens * model.context
-    keys = _keys(model, length, model.layers, is_causal=model.architecture != "encoder")
+    keys = share * _keys(model, length, model.layers, is_causal=model.architecture != "encoder")
     if is_both:
-        keys += encoder_tokens * _keys(model, read, model.encoder_layers, is_causal=False) + model.layers * read
+        keys += _keys(model, context, model.encoder_layers, is_causal=False) + share * model.layers * context
     return round(6 * weights + 12 * model.heads * model.head_width * keys)
 
 

@@ -134,6 +134,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
 
     trained = [mine for part, mine in zip(tokens.parts, train, strict=True) if part.weight]
     counts = heldout.counted(batches.spread(trained, goal.shape, config.seed, heldout.COUNTED), config.model)
+    row = next(batches.spread(trained, goal.shape, config.seed, 1))
     specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))
@@ -141,7 +142,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     return Run(
         config=config,
         store=tokens,
-        facts=_facts(config, mesh) | {"data": data},
+        facts=_facts(config, mesh, row.inputs.shape[-1]) | {"data": data},
         batch=lambda k: batches.batch(train_rows, k, size, rows),
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
@@ -177,7 +178,8 @@ def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
     return ml_collections.FrozenConfigDict(values)
 
 
-def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]:
+def _facts(config: ml_collections.FrozenConfigDict, mesh: Any, length: int) -> dict[str, Any]:
+    """Return facts for run.json; `length` is how many tokens of a row the model's last stack reads."""
     kind = jax.devices()[0].device_kind
     peak = devices.peak(kind)
     leaves = counted(config.model)
@@ -194,7 +196,7 @@ def _facts(config: ml_collections.FrozenConfigDict, mesh: Any) -> dict[str, Any]
         "peak_flops_per_device": peak,
         "parameters": flops.parameters(leaves),
         **({"active_parameters": flops.active_parameters(config.model, leaves)} if config.model.experts else {}),
-        "flops_per_token": flops.training_flops_per_token(config.model, leaves),
+        "flops_per_token": flops.training_flops_per_token(config.model, leaves, length),
         "tokens_per_step": config.data.batch_size * config.model.context,
         "vocabulary": config.model.vocabulary,
     }

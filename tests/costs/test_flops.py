@@ -113,18 +113,18 @@ def test_attention_flops_are_those_of_the_pairs(tiny, windows):
     assert weights == pytest.approx(6 * (5 * (attention + 2 * 24 * 40) + 61 * 24), abs=1)
 
 
-def _spent(model):
+def _spent(model, length):
     """Return what the program computes beside: scores that the mask hides, and of experts' places those left empty.
 
     The masked objective does not compute the logits of what it does not predict: of all but 2 tokens of 13.
     """
     context, windows = model.context, model.windows or (0,)
-    in_all = lambda layers: [min(windows[layer % len(windows)] or context, context) for layer in range(layers)]
-    shown = lambda layers, sides: sum(sides * (window - window**2 / (2 * context)) for window in in_all(layers))
+    in_all = lambda layers, of: [min(windows[layer % len(windows)] or of, of) for layer in range(layers)]
+    shown = lambda layers, sides, of: sum(sides * (window - window**2 / (2 * of)) for window in in_all(layers, of))
     is_encoder = model.architecture == "encoder"
-    hidden = context * model.layers - shown(model.layers, 2 if is_encoder else 1)
+    hidden = (length * model.layers - shown(model.layers, 2 if is_encoder else 1, length)) * length / context
     if model.architecture == "encoder_decoder":
-        hidden += context * model.encoder_layers - shown(model.encoder_layers, 2)
+        hidden += context * model.encoder_layers - shown(model.encoder_layers, 2, context)
     spent = 12 * model.heads * model.head_width * hidden
     if model.experts and model.dispatch == "capacity":
         empty = model.experts * capacity(model, context) / context - model.experts_per_token
@@ -139,18 +139,22 @@ CASES = {name: _of_model({"family": name}) for name in FAMILIES} | {
 }
 
 
-@pytest.mark.parametrize(("case", "unroll"), [*((case, 1) for case in CASES), ("gpt2", 3), ("mixtral", 3)])
+_OTHERS = [("gpt2", 3, 13), ("mixtral", 3, 13), ("t5", 1, 5), ("encoder–decoder", 1, 7)]
+
+
+@pytest.mark.parametrize(("case", "unroll", "length"), [*((case, 1, 13) for case in CASES), *_OTHERS])
 def test_training_flops_are_the_matrix_products_of_the_program(
-    tiny, equations, random_params, random_batch, setting, case, unroll
+    tiny, equations, random_params, random_batch, setting, case, unroll, length
 ):
-    """But for what it computes in vain."""
+    """But for what it computes in vain; of an encoder–decoder with another length of its decoder's part too."""
     config = tiny(**CASES[case], model__vocabulary_multiple=1, model__unroll=unroll, model__head_width=8)
     model = Transformer(config.model)
     goal = objective(config.objective, setting(config.model))
     batch = random_batch()
     if config.model.architecture == "encoder_decoder":
         rows = {f"encoder_{name}": getattr(batch, name) for name in ("inputs", "segments", "positions")}
-        batch = batch._replace(**rows)
+        cut = {name: getattr(batch, name)[:, :length] for name in batch._fields[:5]}
+        batch = batch._replace(**rows, **cut)
 
     def products(program, *arguments):
         total = 0
@@ -167,7 +171,8 @@ def test_training_flops_are_the_matrix_products_of_the_program(
 
     loss = lambda params: goal.loss(forward(model), params, batch, None)[0]
     params = random_params(model)
-    tokens = batch.inputs.size
-    expected = tokens * (flops.training_flops_per_token(config.model, counted(config.model)) + _spent(config.model))
+    tokens = 8 * 13
+    counts = flops.training_flops_per_token(config.model, counted(config.model), length)
+    expected = tokens * (counts + _spent(config.model, length))
     assert products(jax.value_and_grad(loss), params) == pytest.approx(expected, abs=tokens / 2)
     assert products(loss, params) == pytest.approx(expected / 3, abs=tokens / 2)

@@ -216,7 +216,7 @@ def test_an_offset_leaves_rows_unread(tiny):
 
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_relative_looks_up_head_and_bucket(tiny, is_causal):
-    section = tiny(model__relative_buckets=7, model__relative_distance=11).model
+    section = tiny(model__positions="relative", model__relative_buckets=7, model__relative_distance=11).model
     table = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     distance = np.asarray(masks.distance(masks.cached(POSITIONS, 13)))
     out = Relative(section, is_causal).apply({"params": {"embedding": jnp.asarray(table)}})(distance)

@@ -18,6 +18,7 @@ from lm.refusal import Refusal
 from lm.train import hooks
 from lm.train import state as states
 from lm.train.setup import parameter_names, setup
+from lm.weights.bundle import counted
 from lm.weights.place import open_place
 
 
@@ -130,3 +131,21 @@ def test_a_pattern_that_matches_no_parameter_is_refused(settled, tmp_path, field
 def test_without_an_average_there_is_one_set_of_weights(settled, tmp_path):
     state = jax.eval_shape(settled(tmp_path).create)
     assert state.ema is None and "ema" not in {path.split("/")[0] for path in trees.paths(state)}
+
+
+def test_flops_are_those_of_the_decoder_that_is_there(settled, tmp_path):
+    """Spans to give back are a few tokens, next to the context that the encoder reads."""
+    run = settled(tmp_path, model__family="t5", model__kv_heads=4, model__context=16, data__sentinels=8)
+    length = run.batch(0).inputs.shape[1]
+    leaves = counted(run.config.model)
+    encoder = [np.prod(shape) for path, shape in leaves.items() if path.endswith("kernel") and _is_of_encoder(path)]
+    decoder = [np.prod(shape) for path, shape in leaves.items() if path.endswith("kernel") and not _is_of_encoder(path)]
+    head = run.config.model.vocabulary * 24
+    keys = 16 * 16 + length * length / 2 + length * 16
+    expected = 6 * (16 * sum(encoder) + length * (sum(decoder) + head)) + 12 * 4 * 6 * keys
+    assert length < 8 and run.facts["tokens_per_step"] == 16 * 16
+    assert run.facts["flops_per_token"] == round(expected / 16)
+
+
+def _is_of_encoder(path):
+    return path.startswith("encoder/") or "cross_attention/key" in path or "cross_attention/value" in path
