@@ -31,7 +31,7 @@ _PUBLISHED = "published"  # folder, inside a tokenizer's own
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at most
-_IDS = 1 << 24  # more than any vocabulary has
+IDS = 1 << 24  # more than any vocabulary has
 _GROWTH = 1000  # of a text, by what replaces its parts
 _PARTS = 2_000_000  # of a file; of those published the largest have 1.4 million
 _FILE = 50_000_000  # bytes at most; of those published the largest have 35 million
@@ -59,7 +59,8 @@ class Specials(NamedTuple):
 class Tokenizer:
     """Text ↔ ids.
 
-    size: largest id + 1. end: id of the end-of-text token. kind: as the config spells it.
+    size: largest id + 1. end: id of the end-of-text token. ends: of that and of others with which a text that is made
+    ends. kind: as the config spells it.
     published: the texts of the files that it was published as, by their names; nothing where it is of our making.
     """
 
@@ -70,16 +71,25 @@ class Tokenizer:
         end: str,
         published: Mapping[str, str] | None = None,
         mask: str = "",
+        others: Iterable[int] = (),
     ):
-        """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there."""
+        """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there.
+
+        others: ids with which a text ends too.
+        """
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
-        self._end, self._mask = end, mask
+        self._end, self._mask, self._others = end, mask, tuple(others)
         self._cut = kind.partition(":")[0] in LEARNED
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
         self.end = inner.token_to_id(end)
         self.published = dict(published or {})
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids of all tokens that end a text."""
+        return frozenset((self.end, *self._others))
 
     @property
     def specials(self) -> Specials:
@@ -169,16 +179,19 @@ class Tokenizer:
 
     def spelled(self, index: int) -> str | None:
         """Return how the vocabulary spells a token, special ones too; None where there is none."""
-        return self._inner.id_to_token(index)
+        return self._inner.id_to_token(index) if 0 <= index < IDS else None
 
     def to_json(self) -> str:
         """Return the tokenizer as the text of a tokenizer.json."""
         return self._inner.to_str()
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, the kind, the end's and the mask's spelling, a line each, and the published files."""
+        """Write `tokenizer.json`, the kind, the end's and the mask's spelling and other ends, a line each, and the
+        published files."""
         workdir.write(folder / FILE, self.to_json())
-        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n{self._mask}\n")
+        workdir.write(
+            folder / "kind.txt", f"{self.kind}\n{self._end}\n{self._mask}\n{' '.join(map(str, self._others))}\n"
+        )
         for name, text in self.published.items():
             workdir.write(folder / _PUBLISHED / name, text)
 
@@ -188,9 +201,10 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    kind, end, mask = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", ""][:3]
+    kind, end, mask, others = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", "", ""][:4]
     published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
-    return Tokenizer(from_json(read_bytes(path, str(path)), str(path)), kind, end or END, published, mask)
+    inner = from_json(read_bytes(path, str(path)), str(path))
+    return Tokenizer(inner, kind, end or END, published, mask, map(int, others.split()))
 
 
 def read_bytes(path: Path, what: str) -> bytes:
@@ -225,8 +239,8 @@ def from_json(data: bytes, what: str) -> tokenizers.Tokenizer:
         if isinstance(inner.model, tokenizers.models.BPE):
             inner.model.dropout = None
         inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
-        if max(inner.get_vocab().values(), default=_IDS) >= _IDS:
-            raise ValueError(f"its ids are not from 0 to {_IDS - 1}")
+        if max(inner.get_vocab().values(), default=IDS) >= IDS:
+            raise ValueError(f"its ids are not from 0 to {IDS - 1}")
         return inner
 
     return guarded(make, f"{what} is no {FILE}")

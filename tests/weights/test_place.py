@@ -11,6 +11,8 @@ from safetensors.numpy import load_file
 
 from lm import trees
 from lm.refusal import Refusal
+from lm.text.published import made
+from lm.text.tokenizer import load
 from lm.weights import published
 from lm.weights.place import describe, open_place, save_place
 
@@ -121,16 +123,33 @@ def test_what_says_nothing_to_us_is_kept(golden, tmp_path, tokenizer_json):
     (place / "generation_config.json").write_text('{"eos_token_id": [2, 5], "temperature": 0.3}')
     (place / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "eos_token": "</s>"}')
     bundle = open_place(str(place))
-    assert bundle.tokenizer.end == 2
+    assert bundle.tokenizer.end == 2 and bundle.tokenizer.ends == {2, 5}
+    bundle.tokenizer.save(tmp_path / "ours")
+    assert load(tmp_path / "ours").ends == {2, 5}
     save_place(bundle, str(tmp_path / "two"))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "two" / name).read_text() == (place / name).read_text()
     again = open_place(str(tmp_path / "two"))
+    assert again.tokenizer.ends == {2, 5}
     assert again.tokenizer.published.keys() == bundle.tokenizer.published.keys()
     for name in ("config.json", "generation_config.json"):
         texts = [json.loads((folder / name).read_text()) for folder in (place, tmp_path / "two")]
         for key in ("initializer_range", "eos_token_id", "id2label", "temperature"):
             assert (key in texts[0]) == (key in texts[1]) and (key not in texts[0] or texts[0][key] == texts[1][key])
+
+
+@pytest.mark.parametrize("said", [2**40, [2, 2**70]])
+def test_an_end_beyond_all_ids_is_refused(golden, tmp_path, tokenizer_json, said):
+    read = golden("llama")
+    place = read._replace(config=read.config | {"eos_token_id": said}).write(tmp_path / "one")
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    with pytest.raises(Refusal, match="has no token with the id 1.*, which eos_token_id is: ids are below 16,777,216"):
+        open_place(str(place))
+
+
+def test_ids_beyond_all_are_of_no_token(tokenizer_json):
+    tokenizer = made({"tokenizer.json": tokenizer_json}, {"eos_token_id": 2}, "a")
+    assert [tokenizer.spelled(index) for index in (2, -1, 2**40, 2**70)] == ["</s>", None, None, None]
 
 
 def test_long_work_is_told(monkeypatch):
