@@ -15,6 +15,7 @@ KIND = "place"
 CONFIG = "tokenizer_config.json"
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _FILES = (FILE, CONFIG, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+_PARTS = 1 << 20  # of a tokenizer_config.json
 
 
 def read(folder: Path, generation: Mapping[str, Any]) -> Tokenizer | None:
@@ -36,11 +37,23 @@ def made(files: Mapping[str, str], generation: Mapping[str, Any], what: str) -> 
     Raises:
       Refusal: it is none, or nothing of it ends a text.
     """
+    _check_config(files, what)
     inner = from_json(files[FILE].encode(), what)
     ends = _ends(inner, generation, what)
     end = inner.id_to_token(ends[0]) if ends else _called(inner, generation, what)
     learn.keep_unspelled(inner, what)
     return Tokenizer(inner, KIND, end, files, others=ends[1:])
+
+
+def _check_config(files: Mapping[str, str], what: str) -> None:
+    """Refuse a tokenizer_config.json that is none."""
+    text = files.get(CONFIG, "{}")
+    try:
+        is_object = text.count(",") <= _PARTS and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise Refusal(f"{CONFIG} beside {what} is no JSON object of at most {_PARTS:,} parts.")
 
 
 def _text(path: Path) -> str:

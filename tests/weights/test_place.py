@@ -143,7 +143,18 @@ def test_an_end_beyond_all_ids_is_refused(golden, tmp_path, tokenizer_json, said
     read = golden("llama")
     place = read._replace(config=read.config | {"eos_token_id": said}).write(tmp_path / "one")
     (place / "tokenizer.json").write_text(tokenizer_json)
-    with pytest.raises(Refusal, match="has no token with the id 1.*, which eos_token_id is: ids are below 16,777,216"):
+    with pytest.raises(Refusal, match=r"has no token with the id 1.*, which eos_token_id is: ids are below 16,777,216"):
+        open_place(str(place))
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "[" * 100_000, "{}" + "," * (1 << 21)], ids=["list", "cut", "deep", "many"]
+)
+def test_a_tokenizer_config_that_is_none_is_refused(golden, tmp_path, tokenizer_json, text):
+    place = golden("llama").write(tmp_path / "one")
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    (place / "tokenizer_config.json").write_text(text)
+    with pytest.raises(Refusal, match=r"tokenizer_config.json beside .* is no JSON object of at most 1,048,576 parts"):
         open_place(str(place))
 
 
