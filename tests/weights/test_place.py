@@ -158,6 +158,18 @@ def test_a_tokenizer_config_that_is_none_is_refused(golden, tmp_path, tokenizer_
         open_place(str(place))
 
 
+def test_a_config_says_what_ends_a_text_if_generation_alone_does(golden, tmp_path, tokenizer_json):
+    """As of a GGUF file, whose ids are those of generation."""
+    place = golden("llama").write(tmp_path / "one")
+    config = {name: value for name, value in golden("llama").config.items() if not name.endswith("_token_id")}
+    (place / "config.json").write_text(json.dumps(config))
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    (place / "generation_config.json").write_text('{"eos_token_id": [2, 5], "bos_token_id": 1}')
+    save_place(open_place(str(place)), str(tmp_path / "two"))
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["eos_token_id"] == [2, 5] and config["bos_token_id"] == 1
+
+
 def test_ids_beyond_all_are_of_no_token(tokenizer_json):
     tokenizer = made({"tokenizer.json": tokenizer_json}, {"eos_token_id": 2}, "a")
     assert [tokenizer.spelled(index) for index in (2, -1, 2**40, 2**70)] == ["</s>", None, None, None]
