@@ -42,7 +42,7 @@ def made(files: Mapping[str, str], generation: Mapping[str, Any], what: str) -> 
     ends = _ends(inner, generation, what)
     end = inner.id_to_token(ends[0]) if ends else _called(inner, generation, what)
     learn.keep_unspelled(inner, what)
-    return Tokenizer(inner, KIND, end, files, others=ends[1:])
+    return Tokenizer(inner, KIND, end, files, others=ends[1:], start=_start(inner, generation, what))
 
 
 def _check_config(files: Mapping[str, str], what: str) -> None:
@@ -93,6 +93,14 @@ def _ends(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str)
         )
     known = [index for index in ids if index >= 0 and inner.id_to_token(index) is not None]
     return known if known[:1] == ids[:1] else []
+
+
+def _start(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) -> int | None:
+    """Return the id of what a decoder with an encoder is said to read first; None where it is not said."""
+    start = generation.get("decoder_start_token_id")
+    if start is None or (type(start) is int and 0 <= start < IDS and inner.id_to_token(start) is not None):
+        return start
+    raise Refusal(f"{what} has no token {str(start)[:30]}, which decoder_start_token_id is.")
 
 
 def _called(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) -> str:

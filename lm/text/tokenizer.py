@@ -40,9 +40,9 @@ _FILE = 50_000_000  # bytes at most; of those published the largest have 35 mill
 class Specials(NamedTuple):
     """Ids with a meaning of their own.
 
-    size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
-    padding token, as T5's does, or else the end. first: what stands before a text that an encoder classifies: [CLS] or
-    <s>, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
+    size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: what its
+    config says, or the padding token, as T5's does, or else the end. first: what stands before a text that an encoder
+    classifies: [CLS] or <s>, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
     those after it, by their numbers. unwritten: special tokens, and ids of no token: what no text has, but for unknown
     words' token.
     """
@@ -72,14 +72,15 @@ class Tokenizer:
         published: Mapping[str, str] | None = None,
         mask: str = "",
         others: Iterable[int] = (),
+        start: int | None = None,
     ):
         """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there.
 
-        others: ids with which a text ends too.
+        others: ids with which a text ends too. start: what a decoder with an encoder reads first, where it is said.
         """
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
-        self._end, self._mask, self._others = end, mask, tuple(others)
+        self._end, self._mask, self._others, self._start = end, mask, tuple(others), start
         self._cut = kind.partition(":")[0] in LEARNED
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
@@ -101,7 +102,7 @@ class Tokenizer:
         return Specials(
             size=self.size,
             end=self.end,
-            start=special.get("<pad>", self.end),
+            start=special.get("<pad>", self.end) if self._start is None else self._start,
             first=special.get("[CLS]", special.get("<s>", self.end)),
             mask=masks[0] if masks else None,
             sentinels=tuple(special[name] for name in sentinels),
@@ -186,12 +187,12 @@ class Tokenizer:
         return self._inner.to_str()
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, the kind, the end's and the mask's spelling and other ends, a line each, and the
-        published files."""
+        """Write `tokenizer.json`; the kind, the end's and the mask's spelling, the ids of other ends and of the start,
+        a line each; and the published files."""
         workdir.write(folder / FILE, self.to_json())
-        workdir.write(
-            folder / "kind.txt", f"{self.kind}\n{self._end}\n{self._mask}\n{' '.join(map(str, self._others))}\n"
-        )
+        start = "" if self._start is None else self._start
+        lines = self.kind, self._end, self._mask, " ".join(map(str, self._others)), start
+        workdir.write(folder / "kind.txt", "".join(f"{line}\n" for line in lines))
         for name, text in self.published.items():
             workdir.write(folder / _PUBLISHED / name, text)
 
@@ -201,10 +202,11 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    kind, end, mask, others = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", "", ""][:4]
+    lines = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", "", "", ""]
+    kind, end, mask, others, start = lines[:5]
     published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
     inner = from_json(read_bytes(path, str(path)), str(path))
-    return Tokenizer(inner, kind, end or END, published, mask, map(int, others.split()))
+    return Tokenizer(inner, kind, end or END, published, mask, map(int, others.split()), int(start) if start else None)
 
 
 def read_bytes(path: Path, what: str) -> bytes:
