@@ -86,8 +86,6 @@ LAYOUT = Layout(
         Attribute("tie_word_embeddings", "tied", True),
         Attribute("scale_decoder_outputs", "scaled_head", None, like="tied"),
         Only("is_encoder_decoder", True),
-        Only("decoder_start_token_id", 0, absent=0),
-        Only("pad_token_id", 0),
     ),
     weights=(
         Weight("embed/embedding", "shared.weight", "vocabulary"),

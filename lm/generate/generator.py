@@ -68,9 +68,10 @@ def generate(
     added: list[list[int]] = [[] for _ in rows]
     scores: list[list[float]] = [[] for _ in rows]
     shown = [""] * len(rows)
+    say = lambda ids, before: encoder.decode([i for i in ids if i not in encoder.ends], before)
     reading, room = None, 0
     done = 0
-    while done < section.max_new_tokens and not all(_is_over(ids, encoder.end) for ids in added):
+    while done < section.max_new_tokens and not all(_is_over(ids, encoder.ends) for ids in added):
         if room == 0 and is_answer and done:
             break
         if room == 0:
@@ -88,25 +89,25 @@ def generate(
         done, room = done + count, room - count
         for index, (new, log) in enumerate(zip(tokens.tolist(), logs.tolist(), strict=True)):
             rows[index] += new
-            if not _is_over(added[index], encoder.end):
-                stop = new.index(encoder.end) + 1 if encoder.end in new else len(new)
+            if not _is_over(added[index], encoder.ends):
+                stop = next((place + 1 for place, one in enumerate(new) if one in encoder.ends), len(new))
                 added[index] += new[:stop]
                 scores[index] += log[:stop]
                 if watch:
-                    text = encoder.decode(added[index], asked[index]).rstrip("\ufffd")  # until all bytes of it come
+                    text = say(added[index], asked[index]).rstrip("\ufffd")  # until all bytes of it come
                     shown[index] = _show(index, text, shown[index], watch)
-    texts = [encoder.decode(ids, before) for ids, before in zip(added, asked, strict=True)]
+    texts = [say(ids, before) for ids, before in zip(added, asked, strict=True)]
     if watch:
         for index, text in enumerate(texts):
             _show(index, text, shown[index], watch)
     return [
-        Completion(text, ids, logs, "stop" if _is_over(ids, encoder.end) else "length")
+        Completion(text, ids, logs, "stop" if _is_over(ids, encoder.ends) else "length")
         for text, ids, logs in zip(texts, added, scores, strict=True)
     ]
 
 
-def _is_over(ids: list[int], end: int) -> bool:
-    return bool(ids) and ids[-1] == end
+def _is_over(ids: list[int], ends: frozenset[int]) -> bool:
+    return bool(ids) and ids[-1] in ends
 
 
 def _padded(rows: list[list[int]], context: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,12 +9,13 @@ import tokenizers
 
 from lm.refusal import Refusal
 from lm.text import learn
-from lm.text.tokenizer import FILE, Tokenizer, from_json, read_bytes, special_tokens
+from lm.text.tokenizer import FILE, IDS, Tokenizer, from_json, read_bytes, special_tokens
 
 KIND = "place"
 CONFIG = "tokenizer_config.json"
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _FILES = (FILE, CONFIG, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+_PARTS = 1 << 20  # of a tokenizer_config.json
 
 
 def read(folder: Path, generation: Mapping[str, Any]) -> Tokenizer | None:
@@ -36,10 +37,23 @@ def made(files: Mapping[str, str], generation: Mapping[str, Any], what: str) -> 
     Raises:
       Refusal: it is none, or nothing of it ends a text.
     """
+    _check_config(files, what)
     inner = from_json(files[FILE].encode(), what)
-    end = _end(inner, generation, what)
+    ends = _ends(inner, generation, what)
+    end = inner.id_to_token(ends[0]) if ends else _called(inner, generation, what)
     learn.keep_unspelled(inner, what)
-    return Tokenizer(inner, KIND, end, files)
+    return Tokenizer(inner, KIND, end, files, others=ends[1:], start=_start(inner, generation, what))
+
+
+def _check_config(files: Mapping[str, str], what: str) -> None:
+    """Refuse a tokenizer_config.json that is none."""
+    text = files.get(CONFIG, "{}")
+    try:
+        is_object = text.count(",") <= _PARTS and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise Refusal(f"{CONFIG} beside {what} is no JSON object of at most {_PARTS:,} parts.")
 
 
 def _text(path: Path) -> str:
@@ -69,14 +83,30 @@ def _config(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, Any]:
     return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **spelled}
 
 
-def _end(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) -> str:
-    """Return the spelling of the token that ends a text: by its id, or as tokenizers without one call it."""
-    ids = generation.get("eos_token_id")
-    first = ids[0] if isinstance(ids, list) and ids else ids
-    if type(first) is int and first >= 0 and (token := inner.id_to_token(first)) is not None:
-        return token
+def _ends(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) -> list[int]:
+    """Return the ids of tokens that are said to end a text: none where it is not said of the first."""
+    said = generation.get("eos_token_id")
+    ids = [index for index in (said if isinstance(said, list) else [said]) if type(index) is int]
+    if any(index >= IDS for index in ids):
+        raise Refusal(
+            f"{what} has no token with the id {str(max(ids))[:30]}, which eos_token_id is: ids are below {IDS:,}."
+        )
+    known = [index for index in ids if index >= 0 and inner.id_to_token(index) is not None]
+    return known if known[:1] == ids[:1] else []
+
+
+def _start(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) -> int | None:
+    """Return the id of what a decoder with an encoder is said to read first; None where it is not said."""
+    start = generation.get("decoder_start_token_id")
+    if start is None or (type(start) is int and 0 <= start < IDS and inner.id_to_token(start) is not None):
+        return start
+    raise Refusal(f"{what} has no token {str(start)[:30]}, which decoder_start_token_id is.")
+
+
+def _called(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) -> str:
+    """Return the spelling of the token that ends a text, as tokenizers call it."""
     names = special_tokens(inner)
     for name in learn.ENDS:
         if name in names:
             return name
-    raise Refusal(f"{what} has no token that ends a text: eos_token_id is {ids!r}.")
+    raise Refusal(f"{what} has no token that ends a text: eos_token_id is {generation.get('eos_token_id')!r}.")

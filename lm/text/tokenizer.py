@@ -31,7 +31,7 @@ _PUBLISHED = "published"  # folder, inside a tokenizer's own
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at most
-_IDS = 1 << 24  # more than any vocabulary has
+IDS = 1 << 24  # more than any vocabulary has
 _GROWTH = 1000  # of a text, by what replaces its parts
 _PARTS = 2_000_000  # of a file; of those published the largest have 1.4 million
 _FILE = 50_000_000  # bytes at most; of those published the largest have 35 million
@@ -40,9 +40,9 @@ _FILE = 50_000_000  # bytes at most; of those published the largest have 35 mill
 class Specials(NamedTuple):
     """Ids with a meaning of their own.
 
-    size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: the
-    padding token, as T5's does, or else the end. first: what stands before a text that an encoder classifies: [CLS] or
-    <s>, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
+    size: largest id + 1. end: of the end-of-text token. start: what a decoder with an encoder reads first: what its
+    config says, or the padding token, as T5's does, or else the end. first: what stands before a text that an encoder
+    classifies: [CLS] or <s>, or else the end. mask: of the mask token, or None. sentinels: of <extra_id_0> and
     those after it, by their numbers. unwritten: special tokens, and ids of no token: what no text has, but for unknown
     words' token.
     """
@@ -59,7 +59,8 @@ class Specials(NamedTuple):
 class Tokenizer:
     """Text ↔ ids.
 
-    size: largest id + 1. end: id of the end-of-text token. kind: as the config spells it.
+    size: largest id + 1. end: id of the end-of-text token. ends: of that and of others with which a text that is made
+    ends. kind: as the config spells it.
     published: the texts of the files that it was published as, by their names; nothing where it is of our making.
     """
 
@@ -70,16 +71,26 @@ class Tokenizer:
         end: str,
         published: Mapping[str, str] | None = None,
         mask: str = "",
+        others: Iterable[int] = (),
+        start: int | None = None,
     ):
-        """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there."""
+        """Take a tokenizer whose special tokens `end` and `mask` are; an empty mask is one of MASKS, if it is there.
+
+        others: ids with which a text ends too. start: what a decoder with an encoder reads first, where it is said.
+        """
         self._inner = inner
         self._inner.encode_special_tokens = True  # a document that spells a special token does not get it
-        self._end, self._mask = end, mask
+        self._end, self._mask, self._others, self._start = end, mask, tuple(others), start
         self._cut = kind.partition(":")[0] in LEARNED
         self.kind = kind
         self.size = max(inner.get_vocab().values()) + 1  # a file's ids may have holes
         self.end = inner.token_to_id(end)
         self.published = dict(published or {})
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids of all tokens that end a text."""
+        return frozenset((self.end, *self._others))
 
     @property
     def specials(self) -> Specials:
@@ -91,7 +102,7 @@ class Tokenizer:
         return Specials(
             size=self.size,
             end=self.end,
-            start=special.get("<pad>", self.end),
+            start=special.get("<pad>", self.end) if self._start is None else self._start,
             first=special.get("[CLS]", special.get("<s>", self.end)),
             mask=masks[0] if masks else None,
             sentinels=tuple(special[name] for name in sentinels),
@@ -169,16 +180,19 @@ class Tokenizer:
 
     def spelled(self, index: int) -> str | None:
         """Return how the vocabulary spells a token, special ones too; None where there is none."""
-        return self._inner.id_to_token(index)
+        return self._inner.id_to_token(index) if 0 <= index < IDS else None
 
     def to_json(self) -> str:
         """Return the tokenizer as the text of a tokenizer.json."""
         return self._inner.to_str()
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, the kind, the end's and the mask's spelling, a line each, and the published files."""
+        """Write `tokenizer.json`; the kind, the end's and the mask's spelling, the ids of other ends and of the start,
+        a line each; and the published files."""
         workdir.write(folder / FILE, self.to_json())
-        workdir.write(folder / "kind.txt", f"{self.kind}\n{self._end}\n{self._mask}\n")
+        start = "" if self._start is None else self._start
+        lines = self.kind, self._end, self._mask, " ".join(map(str, self._others)), start
+        workdir.write(folder / "kind.txt", "".join(f"{line}\n" for line in lines))
         for name, text in self.published.items():
             workdir.write(folder / _PUBLISHED / name, text)
 
@@ -188,9 +202,11 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    kind, end, mask = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", ""][:3]
+    lines = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", "", "", ""]
+    kind, end, mask, others, start = lines[:5]
     published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
-    return Tokenizer(from_json(read_bytes(path, str(path)), str(path)), kind, end or END, published, mask)
+    inner = from_json(read_bytes(path, str(path)), str(path))
+    return Tokenizer(inner, kind, end or END, published, mask, map(int, others.split()), int(start) if start else None)
 
 
 def read_bytes(path: Path, what: str) -> bytes:
@@ -225,8 +241,8 @@ def from_json(data: bytes, what: str) -> tokenizers.Tokenizer:
         if isinstance(inner.model, tokenizers.models.BPE):
             inner.model.dropout = None
         inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
-        if max(inner.get_vocab().values(), default=_IDS) >= _IDS:
-            raise ValueError(f"its ids are not from 0 to {_IDS - 1}")
+        if max(inner.get_vocab().values(), default=IDS) >= IDS:
+            raise ValueError(f"its ids are not from 0 to {IDS - 1}")
         return inner
 
     return guarded(make, f"{what} is no {FILE}")

@@ -128,11 +128,11 @@ def _ids(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: ids.get(name) for key, name in IDS.items()}
     found = {key: value[0] if isinstance(value, list) and value else value for key, value in found.items()}
     given = {key: value for key, value in found.items() if type(value) is int and 0 <= value < tokenizer.size}
-    return {"eos_token_id": tokenizer.end} | given | {"bos_token_id": i for i in tokenizer.opening[:1]}
+    return {"eos_token_id": tokenizer.end, **given, **dict(zip(["bos_token_id"], tokenizer.opening, strict=False))}
 
 
 def _said(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what its tokenizer_config.json says that a GGUF file says too; what stands around a text it says itself."""
+    """Return what its tokenizer_config.json says that a GGUF file says too, and whether it frames a text."""
     said = json.loads(tokenizer.published.get(CONFIG, "{}"))
     said |= dict(zip(("add_bos_token", "add_eos_token"), map(bool, tokenizer.frame), strict=True))
     return {key: said[name] for key, name in SAID.items() if isinstance(said.get(name), str | bool)}

@@ -115,15 +115,22 @@ def _to_published(bundle: Bundle, dtype: str) -> Published:
     before = known.published if known else bundle.published
     config = json.loads(before.get(folders.CONFIG, "{}"))
     kept = {name: value for name, value in config.items() if re.fullmatch(SILENT.names, name)}
-    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), known.end) if known and not before else {}
+    generation = json.loads(before.get(folders.GENERATION, "{}"))
+    names = ("bos_token_id", "eos_token_id")
+    if known and folders.CONFIG not in before:
+        generation = dict(zip(names, (*(known.opening or (known.end,))[:1], known.end), strict=True))
+    ends = {name: generation[name] for name in names if name in generation}
+    starts = {}
+    if section.architecture == "encoder_decoder":
+        starts = dict.fromkeys(("decoder_start_token_id", "pad_token_id"), known.specials.start if known else 0)
     tensors = layout.theirs(bundle.params, section)
     written = configs.to_theirs(section)
     if dtype:
         written |= {"dtype": dtype}
         tensors = {name: _cast(tensor, dtype) for name, tensor in tensors.items()}
     return Published(
-        config=kept | ends | written,
-        generation=json.loads(before.get(folders.GENERATION, json.dumps(ends))),
+        config=ends | starts | kept | written,
+        generation=generation,
         tensors=tensors,
         tokenizer=known,
     )

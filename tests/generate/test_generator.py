@@ -98,6 +98,18 @@ def test_end_of_text_stops(bundle, sampling):
         bundle.tokenizer.end = usual
 
 
+def test_any_of_several_ends_stops(bundle, sampling, monkeypatch):
+    section = sampling(max_new_tokens=20, temperature=1.0)
+    (free,) = generate(bundle, ["Hello"], section)
+    other = free.tokens[5]
+    assert free.tokens.index(other) == 5
+    monkeypatch.setattr(bundle.tokenizer, "_others", (other,))
+    pieces = []
+    (completion,) = generate(bundle, ["Hello"], section, lambda index, text: pieces.append(text))
+    assert completion.tokens == free.tokens[:6] and completion.finish_reason == "stop"
+    assert completion.text == bundle.tokenizer.decode(free.tokens[:5]) == "".join(pieces)
+
+
 def test_sequences_differ_and_seeds_repeat(bundle, sampling):
     draw = lambda seed: generate(bundle, PROMPTS[:2], sampling(temperature=1.0, sequences=3, seed=seed))
     once, again, other = draw(0), draw(0), draw(1)

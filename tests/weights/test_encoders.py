@@ -55,7 +55,6 @@ def test_configs_say_the_fields(golden, name, theirs, fields):
         ("roberta", {"hidden_act": "relu"}, "hidden_act is 'relu': those read are gelu"),
         ("t5", {"feed_forward_proj": "gated-mish"}, "feed_forward_proj is 'gated-mish': those read are relu"),
         ("t5", {"num_layers": 10**9}, "num_layers is 1000000000"),
-        ("t5", {"decoder_start_token_id": 3}, "decoder_start_token_id is 3"),
         ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder is False"),
     ],
 )

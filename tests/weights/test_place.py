@@ -10,9 +10,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file
 
 from lm import trees
+from lm.model.transformer import Transformer
 from lm.refusal import Refusal
+from lm.text.learn import learn
+from lm.text.published import made
+from lm.text.tokenizer import load
 from lm.weights import published
-from lm.weights.place import describe, open_place, save_place
+from lm.weights.place import Bundle, describe, open_place, save_place
 
 
 @pytest.mark.parametrize(
@@ -121,16 +125,87 @@ def test_what_says_nothing_to_us_is_kept(golden, tmp_path, tokenizer_json):
     (place / "generation_config.json").write_text('{"eos_token_id": [2, 5], "temperature": 0.3}')
     (place / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "eos_token": "</s>"}')
     bundle = open_place(str(place))
-    assert bundle.tokenizer.end == 2
+    assert bundle.tokenizer.end == 2 and bundle.tokenizer.ends == {2, 5}
+    bundle.tokenizer.save(tmp_path / "ours")
+    assert load(tmp_path / "ours").ends == {2, 5}
     save_place(bundle, str(tmp_path / "two"))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "two" / name).read_text() == (place / name).read_text()
     again = open_place(str(tmp_path / "two"))
+    assert again.tokenizer.ends == {2, 5}
     assert again.tokenizer.published.keys() == bundle.tokenizer.published.keys()
     for name in ("config.json", "generation_config.json"):
         texts = [json.loads((folder / name).read_text()) for folder in (place, tmp_path / "two")]
         for key in ("initializer_range", "eos_token_id", "id2label", "temperature"):
             assert (key in texts[0]) == (key in texts[1]) and (key not in texts[0] or texts[0][key] == texts[1][key])
+
+
+@pytest.mark.parametrize("said", [2**40, [2, 2**70]])
+def test_an_end_beyond_all_ids_is_refused(golden, tmp_path, tokenizer_json, said):
+    read = golden("llama")
+    place = read._replace(config=read.config | {"eos_token_id": said}).write(tmp_path / "one")
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    with pytest.raises(Refusal, match=r"has no token with the id 1.*, which eos_token_id is: ids are below 16,777,216"):
+        open_place(str(place))
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "[" * 100_000, "{}" + "," * (1 << 21)], ids=["list", "cut", "deep", "many"]
+)
+def test_a_tokenizer_config_that_is_none_is_refused(golden, tmp_path, tokenizer_json, text):
+    place = golden("llama").write(tmp_path / "one")
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    (place / "tokenizer_config.json").write_text(text)
+    with pytest.raises(Refusal, match=r"tokenizer_config.json beside .* is no JSON object of at most 1,048,576 parts"):
+        open_place(str(place))
+
+
+def test_a_config_says_what_ends_a_text_if_generation_alone_does(golden, tmp_path, tokenizer_json):
+    """As of a GGUF file, whose ids are those of generation."""
+    place = golden("llama").write(tmp_path / "one")
+    config = {name: value for name, value in golden("llama").config.items() if not name.endswith("_token_id")}
+    (place / "config.json").write_text(json.dumps(config))
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    (place / "generation_config.json").write_text('{"eos_token_id": [2, 5], "bos_token_id": 1}')
+    save_place(open_place(str(place)), str(tmp_path / "two"))
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["eos_token_id"] == [2, 5] and config["bos_token_id"] == 1
+
+
+@pytest.mark.parametrize("said, start", [({}, 0), ({"decoder_start_token_id": 2}, 2)], ids=["unsaid", "said"])
+def test_a_decoder_starts_as_its_config_says(golden, tmp_path, tokenizer_json, said, start):
+    read = golden("t5")
+    config = {name: value for name, value in read.config.items() if name != "decoder_start_token_id"}
+    place = read._replace(config=config | {"eos_token_id": 1} | said).write(tmp_path / "one")
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    bundle = open_place(str(place))
+    assert bundle.tokenizer.specials.start == start
+    bundle.tokenizer.save(tmp_path / "ours")
+    assert load(tmp_path / "ours").specials == bundle.tokenizer.specials
+    save_place(bundle, str(tmp_path / "two"))
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["decoder_start_token_id"] == start
+
+
+@pytest.mark.parametrize("start", [2**40, -1, True, "2", [2]])
+def test_a_start_that_is_no_token_is_refused(tokenizer_json, start):
+    with pytest.raises(Refusal, match=r"has no token .*, which decoder_start_token_id is\."):
+        made({"tokenizer.json": tokenizer_json}, {"eos_token_id": 2, "decoder_start_token_id": start}, "a")
+
+
+def test_our_decoder_starts_elsewhere_as_here(tiny, random_params, tmp_path):
+    """One that has learned to start from the end of text, its tokenizer having no padding token."""
+    config = tiny(model__family="t5", model__vocabulary=257, model__encoder_layers=2, model__kv_heads=4)
+    model = Transformer(config.model)
+    ours = Bundle(config, model, random_params(model), learn(tiny(data__tokenizer="byte").data, []))
+    save_place(ours, str(tmp_path / "one"))
+    written = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert [written[f"{name}_token_id"] for name in ("decoder_start", "pad", "eos", "bos")] == [256] * 4
+    assert open_place(str(tmp_path / "one")).tokenizer.specials.start == 256 == ours.tokenizer.specials.start
+
+
+def test_ids_beyond_all_are_of_no_token(tokenizer_json):
+    tokenizer = made({"tokenizer.json": tokenizer_json}, {"eos_token_id": 2}, "a")
+    assert [tokenizer.spelled(index) for index in (2, -1, 2**40, 2**70)] == ["</s>", None, None, None]
 
 
 def test_long_work_is_told(monkeypatch):
