@@ -188,7 +188,7 @@ def _write_labels(row: Labels, section: Any) -> dict[str, Any]:
 def _read_only(row: Only, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     absent = row.value if row.absent is base.SAME else row.absent
     value = theirs.get(row.name, absent)
-    if value != row.value:
+    if value != row.value and not (value is None and row.or_null):
         raise Refusal(f"config.json: {row.name} is {value!r}: only models with {row.value!r} are read.")
     return {}
 
@@ -200,17 +200,19 @@ def _write_only(row: Only, section: Any) -> dict[str, Any]:
 def _read_windows(row: Windows, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     layers = fields["layers"]
     width = _count("sliding_window", theirs.get("sliding_window", row.absent), or_null=True) or 0
-    kinds = theirs.get("layer_types")
-    if row.layers == "above" and not kinds:
-        first = _count("max_window_layers", theirs.get("max_window_layers", layers))
-        first = first if theirs.get("use_sliding_window", False) else layers
-        kinds = [_SLIDING if layer >= first else _FULL for layer in range(layers)]
-    elif row.layers.startswith("not:") and not kinds:
-        every = theirs.get("sliding_window_pattern", int(row.layers.removeprefix("not:")))
+    kinds = theirs.get("layer_types") if row.types else None
+    which, _, number = row.layers.partition(":")
+    if which == "above":
+        first = _count("max_window_layers", theirs.get("max_window_layers", int(number)))
+        width = width if theirs.get("use_sliding_window", False) else 0
+        derived = [_SLIDING if layer >= first else _FULL for layer in range(layers)]
+    elif which == "not":
+        every = theirs.get("sliding_window_pattern", int(number)) if row.pattern else int(number)
         every = _count("sliding_window_pattern", every) or 1
-        kinds = [_SLIDING if (layer + 1) % every else _FULL for layer in range(layers)]
-    elif not kinds:
-        kinds = [_SLIDING] * layers
+        derived = [_SLIDING if (layer + 1) % every else _FULL for layer in range(layers)]
+    else:
+        derived = [_SLIDING] * layers
+    kinds = derived if kinds is None else kinds
     if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (_SLIDING, _FULL) for kind in kinds):
         raise Refusal(
             f"config.json: layer_types is {str(kinds)[:100]}: it must have {_FULL} or {_SLIDING} for each of {layers} "
@@ -245,7 +247,7 @@ def _write_windows(row: Windows, section: Any) -> dict[str, Any]:
             f"{'' if row.types else ', in every layer'}."
         )
     theirs: dict[str, Any] = {"sliding_window": widths[0] if widths else None}
-    if row.layers == "above":
+    if row.layers.startswith("above:"):
         theirs["use_sliding_window"] = bool(widths)
     if row.types:
         theirs["layer_types"] = [_SLIDING if window else _FULL for window in windows]
@@ -260,7 +262,10 @@ _NAMES = {
     Silent: lambda row: [row.names],
     Rotary: config_rotary.names,
     Windows: lambda row: (
-        ["sliding_window", "layer_types", "sliding_window_pattern", "use_sliding_window", "max_window_layers"]
+        ["sliding_window"]
+        + ["layer_types"] * row.types
+        + ["sliding_window_pattern"] * row.pattern
+        + ["use_sliding_window", "max_window_layers"] * row.layers.startswith("above:")
     ),
 }
 _READ = {
