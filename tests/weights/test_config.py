@@ -213,6 +213,51 @@ def test_what_is_not_honoured_is_refused_by_its_name(theirs, words):
         read(theirs)
 
 
+LONG = ("x" * 5_000_000, [["x" * 5_000_000] * 9] * 9, {"x" * 5_000_000: {"x": 7}}, 10**4000, "a\nb\x1b[1m")
+DEEP = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "model_type",
+            "architectures",
+            "n_embd",
+            "n_layer",
+            "activation_function",
+            "layer_norm_epsilon",
+            "is_decoder",
+        ),
+        *("sliding_window", "layer_types", "use_sliding_window_", "rope_theta", "rope_parameters", "rope_scaling"),
+    ],
+)
+def test_what_a_config_says_is_repeated_in_part(name):
+    theirs = GPT2 if name in GPT2 else QWEN2
+    for value in (*LONG, DEEP):
+        with pytest.raises(Refusal) as refusal:
+            read(theirs | {name: value})
+        assert len(str(refusal.value)) < 600 and str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (dict.fromkeys(map(str, range(1000)), 1), r"has 1,030 attributes: more than 1,000 are not read"),
+        ({"x" * 5_000_000: 1}, "has an attribute 'xxxx.*: that is no name of one"),
+        ({"x\x1b[1m": 1}, r"has an attribute 'x\\x1b\[1m': that is no name of one"),
+        ({"rope_parameters": {"x" * 5_000_000: 1}}, "rope_parameters is"),
+    ],
+    ids=["many", "long", "control", "within"],
+)
+def test_names_of_no_attribute_are_refused(more, words):
+    with pytest.raises(Refusal, match=words) as refusal:
+        read((GPT2 if "rope_parameters" not in more else LLAMA) | more)
+    assert len(str(refusal.value)) < 600 and str(refusal.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("family", "overrides", "words"),
     [
