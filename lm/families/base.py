@@ -112,11 +112,15 @@ SAME = object()
 
 
 class Only(NamedTuple):
-    """An attribute that is honoured with one value alone. absent: what Transformers takes where it is absent."""
+    """An attribute that is honoured with one value alone.
+
+    absent: what Transformers takes where it is absent. or_null: whether it takes null for the value too.
+    """
 
     name: str
     value: Any
     absent: Any = SAME
+    or_null: bool = False
 
 
 class Rotary(NamedTuple):
@@ -138,14 +142,16 @@ class Windows(NamedTuple):
     """Sliding windows: `sliding_window`, in the layers that `layer_types` calls sliding_attention, where it is there.
 
     absent: the width that the class takes where `sliding_window` is absent, None for no windows; null is none.
-    layers: which layers slide where `layer_types` is absent: "all"; "not:N", all but every N-th (N may be overridden
-      by the attribute sliding_window_pattern); or "above", those from `max_window_layers` on if `use_sliding_window`.
+    layers: which layers slide where `layer_types` is absent: "all"; "not:N", all but every N-th; or "above:N", those
+      from `max_window_layers` on (N where it is absent), and none in any case without `use_sliding_window`.
     types: whether the class knows `layer_types`, so that export can write it.
+    pattern: whether it knows `sliding_window_pattern`, which overrides the N of "not:N".
     """
 
     absent: int | None
     layers: str = "all"
     types: bool = False
+    pattern: bool = False
 
 
 class Silent(NamedTuple):

@@ -98,7 +98,7 @@ LAYOUT = Layout(
         Only("attn_logit_softcapping", None),  # which their attention passes over
         Only("attention_bias", False),
         Attribute("use_bidirectional_attention", "architecture", False, values={False: "decoder"}, null="decoder"),
-        Windows(4096, "not:6", types=True),
+        Windows(4096, "not:6", types=True, pattern=True),
         Rotary(1000000.0, window_base=10000.0),
         Silent("cache_implementation|_sliding_window_pattern"),
     ),

@@ -47,7 +47,7 @@ LAYOUT = Layout(
         Attribute("hidden_act", "activation", "silu", values=ACTIVATIONS),
         Attribute("rms_norm_eps", "norm_epsilon", 1e-6),
         Attribute("tie_word_embeddings", "tied", False),
-        Windows(4096, "above", types=True),
+        Windows(4096, "above:28", types=True),
         Rotary(10000.0),
         Only("use_mrope", False),
     ),

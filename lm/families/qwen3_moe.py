@@ -59,7 +59,7 @@ LAYOUT = Layout(
         Attribute("tie_word_embeddings", "tied", False),
         Only("attention_bias", False),
         Only("decoder_sparse_step", 1),
-        Only("mlp_only_layers", []),
+        Only("mlp_only_layers", [], or_null=True),
         Only("use_sliding_window", False),
         Rotary(10000.0),
         Silent(r"sliding_window|max_window_layers|intermediate_size|router_aux_loss_coef"),

@@ -19,9 +19,12 @@ from lm.families.base import Attribute, Labels, Layout, Only, Rotary, Silent, Wi
 from lm.families.catalog import FAMILIES, switches
 from lm.refusal import Refusal, nearest
 from lm.weights import config_rotary
+from lm.weights.published import spelled
 
 _DERIVED = ("kv_heads", "head_width", "feedforward_width")  # null in theirs leaves them to be derived in both
 _LAYERS = 10_000  # at most, whatever a file says
+_ATTRIBUTES = 1000  # at most
+_NAME = 100  # characters of one's name, or of a word or number
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 # Fields of ours that change no logits of given weights, or that their config does not have for every family.
@@ -42,6 +45,7 @@ def from_theirs(theirs: Mapping[str, Any], *, parameter_dtype: str = "float32") 
     Raises:
       Refusal: a family that there is not, an attribute that is not honoured, or a value of one.
     """
+    _check_names(theirs)
     family = _family(theirs)
     fields = {"family": family, "parameter_dtype": parameter_dtype, "vocabulary_multiple": 1}
     fields |= _architecture(theirs, layout(family))
@@ -53,7 +57,7 @@ def from_theirs(theirs: Mapping[str, Any], *, parameter_dtype: str = "float32") 
     for name in theirs:
         if not any(re.fullmatch(pattern, name) for pattern in known):
             raise Refusal(
-                f"config.json: {name} is {theirs[name]!r}: models of {family} with that are not read"
+                f"config.json: {name} is {spelled(theirs[name])}: models of {family} with that are not read"
                 f"{nearest(name, known)}."
             )
     return _resolved(fields)
@@ -83,11 +87,20 @@ def to_theirs(section: Any) -> dict[str, Any]:
     return theirs
 
 
+def _check_names(theirs: Mapping[str, Any]) -> None:
+    """Refuse more attributes, or longer names of them, than any model has."""
+    if len(theirs) > _ATTRIBUTES:
+        raise Refusal(f"config.json has {len(theirs):,} attributes: more than {_ATTRIBUTES:,} are not read.")
+    for name in theirs:
+        if len(name) > _NAME or not name.isprintable():
+            raise Refusal(f"config.json has an attribute {spelled(name)}: that is no name of one.")
+
+
 def _family(theirs: Mapping[str, Any]) -> str:
     families = {kind: name for name, family in FAMILIES.items() for kind in family.LAYOUT.model_types}
     kind = theirs.get("model_type")
     if not isinstance(kind, str) or kind not in families:
-        raise Refusal(f"config.json: model_type is {kind!r}: it must be one of {', '.join(sorted(families))}.")
+        raise Refusal(f"config.json: model_type is {spelled(kind)}: it must be one of {', '.join(sorted(families))}.")
     return families[kind]
 
 
@@ -97,7 +110,7 @@ def _architecture(theirs: Mapping[str, Any], family: Layout) -> Mapping[str, Any
     name = names[0] if isinstance(names, list) else names
     if not isinstance(names, list) or not isinstance(name, str) or name not in family.architectures:
         raise Refusal(
-            f"config.json: architectures is {name!r}: of {family.model_types[0]} those read are "
+            f"config.json: architectures is {spelled(name)}: of {family.model_types[0]} those read are "
             f"{', '.join(family.architectures)}."
         )
     return family.architectures[name]
@@ -107,6 +120,8 @@ def _resolved(fields: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
     """Return the config of these model fields."""
     flat = {f"model.{name}": value for name, value in fields.items() if value is not None}
     for name, value in flat.items():
+        if isinstance(value, list | dict) or (isinstance(value, str | int) and len(str(value)) > _NAME):
+            raise Refusal(f"config.json: {name} is {spelled(value)}: it must be a number or a word.")
         if words := schema.complaint(name, value):
             raise Refusal(f"config.json: {words}")
     config = schema.defaults()
@@ -128,15 +143,15 @@ def _read_attribute(row: Attribute, theirs: Mapping[str, Any], fields: Mapping[s
     if row.values:
         if not isinstance(value, str | bool | int) or value not in row.values:
             allowed = ", ".join(map(str, row.values))
-            raise Refusal(f"config.json: {row.name} is {value!r}: those read are {allowed}.")
+            raise Refusal(f"config.json: {row.name} is {spelled(value)}: those read are {allowed}.")
         value = row.values[value]
     if row.field in ("layers", "encoder_layers") and not (type(value) is int and 0 < value <= _LAYERS):
-        raise Refusal(f"config.json: {row.name} is {value!r}: it must be from 1 to {_LAYERS}.")
+        raise Refusal(f"config.json: {row.name} is {spelled(value)}: it must be from 1 to {_LAYERS}.")
     if row.plus and type(value) is int:
         value -= row.plus
     if row.power != 1 and type(value) in (int, float):
         if not 0 < value < 1e30:
-            raise Refusal(f"config.json: {row.name} is {str(value)[:60]}: it must be above 0, and no larger than 1e30.")
+            raise Refusal(f"config.json: {row.name} is {spelled(value)}: it must be above 0, and no larger than 1e30.")
         value = value**row.power
     return {row.field: value}
 
@@ -162,7 +177,7 @@ def _write_attribute(row: Attribute, section: Any) -> dict[str, Any]:
 def _read_words(row: Words, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     word = theirs.get(row.name, row.absent)
     if not isinstance(word, str) or word not in row.values:
-        raise Refusal(f"config.json: {row.name} is {word!r}: those read are {', '.join(row.values)}.")
+        raise Refusal(f"config.json: {row.name} is {spelled(word)}: those read are {', '.join(row.values)}.")
     return dict(row.values[word])
 
 
@@ -188,8 +203,8 @@ def _write_labels(row: Labels, section: Any) -> dict[str, Any]:
 def _read_only(row: Only, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     absent = row.value if row.absent is base.SAME else row.absent
     value = theirs.get(row.name, absent)
-    if value != row.value:
-        raise Refusal(f"config.json: {row.name} is {value!r}: only models with {row.value!r} are read.")
+    if value != row.value and not (value is None and row.or_null):
+        raise Refusal(f"config.json: {row.name} is {spelled(value)}: only models with {row.value!r} are read.")
     return {}
 
 
@@ -200,29 +215,31 @@ def _write_only(row: Only, section: Any) -> dict[str, Any]:
 def _read_windows(row: Windows, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     layers = fields["layers"]
     width = _count("sliding_window", theirs.get("sliding_window", row.absent), or_null=True) or 0
-    kinds = theirs.get("layer_types")
-    if row.layers == "above" and not kinds:
-        first = _count("max_window_layers", theirs.get("max_window_layers", layers))
-        first = first if theirs.get("use_sliding_window", False) else layers
-        kinds = [_SLIDING if layer >= first else _FULL for layer in range(layers)]
-    elif row.layers.startswith("not:") and not kinds:
-        every = theirs.get("sliding_window_pattern", int(row.layers.removeprefix("not:")))
+    kinds = theirs.get("layer_types") if row.types else None
+    which, _, number = row.layers.partition(":")
+    if which == "above":
+        first = _count("max_window_layers", theirs.get("max_window_layers", int(number)))
+        width = width if theirs.get("use_sliding_window", False) else 0
+        derived = [_SLIDING if layer >= first else _FULL for layer in range(layers)]
+    elif which == "not":
+        every = theirs.get("sliding_window_pattern", int(number)) if row.pattern else int(number)
         every = _count("sliding_window_pattern", every) or 1
-        kinds = [_SLIDING if (layer + 1) % every else _FULL for layer in range(layers)]
-    elif not kinds:
-        kinds = [_SLIDING] * layers
+        derived = [_SLIDING if (layer + 1) % every else _FULL for layer in range(layers)]
+    else:
+        derived = [_SLIDING] * layers
+    kinds = derived if kinds is None else kinds
     if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (_SLIDING, _FULL) for kind in kinds):
         raise Refusal(
-            f"config.json: layer_types is {str(kinds)[:100]}: it must have {_FULL} or {_SLIDING} for each of {layers} "
+            f"config.json: layer_types is {spelled(kinds)}: it must have {_FULL} or {_SLIDING} for each of {layers} "
             "layers."
         )
     return {"windows": _shortest([width if kind == _SLIDING else 0 for kind in kinds])}
 
 
 def _count(name: str, value: Any, or_null: bool = False) -> Any:
-    """Return a whole number of at least 0, as an attribute gives it."""
-    if not (value is None and or_null) and (type(value) is not int or value < 0):
-        raise Refusal(f"config.json: {name} is {value!r}: it must be a whole number of at least 0.")
+    """Return a whole number, as an attribute gives it."""
+    if not (value is None and or_null) and (type(value) is not int or not 0 <= value < 1 << 53):
+        raise Refusal(f"config.json: {name} is {spelled(value)}: it must be a whole number from 0 to 2**53.")
     return value
 
 
@@ -245,7 +262,7 @@ def _write_windows(row: Windows, section: Any) -> dict[str, Any]:
             f"{'' if row.types else ', in every layer'}."
         )
     theirs: dict[str, Any] = {"sliding_window": widths[0] if widths else None}
-    if row.layers == "above":
+    if row.layers.startswith("above:"):
         theirs["use_sliding_window"] = bool(widths)
     if row.types:
         theirs["layer_types"] = [_SLIDING if window else _FULL for window in windows]
@@ -260,7 +277,10 @@ _NAMES = {
     Silent: lambda row: [row.names],
     Rotary: config_rotary.names,
     Windows: lambda row: (
-        ["sliding_window", "layer_types", "sliding_window_pattern", "use_sliding_window", "max_window_layers"]
+        ["sliding_window"]
+        + ["layer_types"] * row.types
+        + ["sliding_window_pattern"] * row.pattern
+        + ["use_sliding_window", "max_window_layers"] * row.layers.startswith("above:")
     ),
 }
 _READ = {

@@ -9,6 +9,7 @@ from typing import Any
 
 from lm.families.base import Rotary
 from lm.refusal import Refusal
+from lm.weights.published import spelled
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _SHARE, _LOCAL, _CONTEXT = "partial_rotary_factor", "rope_local_base_freq", "original_max_position_embeddings"
@@ -48,7 +49,7 @@ def read(row: Rotary, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> d
         sliding = _object(given, _SLIDING)
         base = _first([sliding.pop("rope_theta", None), theirs.get(_LOCAL), row.window_base])
         if _type(sliding) != "default" or sliding:
-            raise Refusal(f"config.json: rope_parameters of {_SLIDING} has {sliding}: that is not read.")
+            raise Refusal(f"config.json: rope_parameters of {_SLIDING} has {spelled(sliding)}: that is not read.")
         found["rotary_window_base"] = _number("rope_theta", base)
         given = _object(given, _FULL) | scaling if given.keys() <= {_FULL, _SLIDING} else given
     else:
@@ -61,15 +62,15 @@ def read(row: Rotary, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> d
     kind = _type(given)
     if kind not in list(_SCALINGS):  # it may be anything
         raise Refusal(
-            f"config.json: rope_parameters is {given | {'rope_type': kind}}: "
+            f"config.json: rope_parameters is {spelled(given | {'rope_type': kind})}: "
             f"types that are read are {', '.join(_SCALINGS)}."
         )
     found["rotary_scaling"], numbers = _SCALINGS[kind]
     if _CONTEXT in numbers:
         given.setdefault(_CONTEXT, fields["context"])
     if odd := sorted(given.keys() ^ numbers.keys()):
-        words = f"it has or lacks {', '.join(odd)}"
-        raise Refusal(f"config.json: rope_parameters is {given | {'rope_type': kind}}: {words}.")
+        words = f"it has or lacks {', '.join(map(spelled, odd[:3]))}"
+        raise Refusal(f"config.json: rope_parameters is {spelled(given | {'rope_type': kind})}: {words}.")
     return found | {field: _number(name, given[name]) for name, field in numbers.items()}
 
 
@@ -98,7 +99,7 @@ def write(row: Rotary, section: Any) -> dict[str, Any]:
 def _object(theirs: Mapping[str, Any], name: str) -> dict[str, Any]:
     inner = theirs.get(name) or {}
     if not isinstance(inner, dict):
-        raise Refusal(f"config.json: {name} is {inner!r}: it must be an object.")
+        raise Refusal(f"config.json: {name} is {spelled(inner)}: it must be an object.")
     return dict(inner)
 
 
@@ -114,5 +115,5 @@ def _first(values: list[Any]) -> Any:
 
 def _number(name: str, value: Any) -> int | float:
     if type(value) not in (int, float) or not abs(value) < 1e30:
-        raise Refusal(f"config.json: {name} is {str(value)[:60]!r}: it must be a number.")
+        raise Refusal(f"config.json: {name} is {spelled(value)}: it must be a number.")
     return value if name == _CONTEXT else float(value)

@@ -11,7 +11,7 @@ from typing import Any
 from lm.refusal import Refusal
 from lm.text import published as tokenizers
 from lm.weights import safetensors
-from lm.weights.published import Published, Tensor
+from lm.weights.published import Published, Tensor, spelled
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -103,10 +103,10 @@ def _sharded(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(where.values())):
         if Path(file).name != file or not file.endswith(".safetensors") or not (folder / file).is_file():
-            raise Refusal(f"{folder / INDEX} names {file!r}: it must be a .safetensors file beside it.")
+            raise Refusal(f"{folder / INDEX} names {spelled(file)}: it must be a .safetensors file beside it.")
         tensors |= {name: one for name, one in safetensors.read(folder / file).items() if where.get(name) == file}
     if missing := sorted(where.keys() - tensors.keys()):
-        raise Refusal(f"{folder / INDEX} names {missing[0]}, which {where[missing[0]]} does not hold.")
+        raise Refusal(f"{folder / INDEX} names {spelled(missing[0])}, which {where[missing[0]]} does not hold.")
     return tensors
 
 

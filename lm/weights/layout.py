@@ -20,7 +20,10 @@ from lm.weights import config
 from lm.weights.bundle import shapes
 from lm.weights.published import Tensor
 
-_SIZES = ("width", "heads", "kv_heads", "head_width", "feedforward_width", "layers", "experts")
+# Fields that are the size of an axis of some tensor: always, and where the positions are of a kind.
+_SIZES = ("width", "heads", "kv_heads", "head_width", "feedforward_width", "layers", "encoder_layers", "experts")
+_SIZES += ("vocabulary", "token_types", "labels")
+_SIZES_OF_POSITIONS = {"learned": ("context",), "relative": ("relative_buckets",)}
 
 
 class _Row(NamedTuple):
@@ -128,9 +131,10 @@ def _plain(weight: Weight, leaf: Any) -> _Row:
 
 def _check_sizes(tensors: Mapping[str, Tensor], section: Any) -> None:
     """Refuse sizes far beyond the tensors', before a model of them is made, if only in outline."""
-    largest = max([len(tensors), *(size for tensor in tensors.values() for size in tensor.shape)])
-    for name in _SIZES:
-        if section[name] > largest:
+    held = [tensor.shape for tensor in tensors.values() if 0 not in tensor.shape]
+    largest = max([len(tensors), *(size for shape in held for size in shape)])
+    for name in (*_SIZES, *_SIZES_OF_POSITIONS.get(section.positions, ())):
+        if (section[name] or 0) > largest:
             raise Refusal(f"model.{name} is {section[name]}: no tensor of the weights is as long.")
 
 

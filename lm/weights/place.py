@@ -163,8 +163,13 @@ def _described(published: Published, dtype: str) -> Description:
     config = configs.from_theirs(published.config, parameter_dtype=dtype)
     if layout.is_untied(published.tensors, config.model):
         config = configs.from_theirs(published.config | {"tie_word_embeddings": False}, parameter_dtype=dtype)
-    if published.tokenizer:
-        published.tokenizer.published |= _files(published)
+    if known := published.tokenizer:
+        if known.size > config.model.vocabulary:
+            raise Refusal(
+                f"the tokenizer beside the weights has ids up to {known.size - 1}, and the model a vocabulary of "
+                f"{config.model.vocabulary}: they do not belong together."
+            )
+        known.published |= _files(published)
     return Description(config, published.tokenizer)
 
 

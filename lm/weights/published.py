@@ -1,6 +1,7 @@
 """What weights from elsewhere are, whatever file they come from: a config, tensors read one at a time, a tokenizer."""
 
 import math
+import reprlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +12,9 @@ import numpy as np
 from lm.text.tokenizer import Tokenizer
 
 _EVERY = 5.0  # seconds between two words about a long work
+_SAID = 100  # characters of a value that a sentence repeats
+_SPELL = reprlib.Repr()  # looks at a few levels and entries only, whatever there is
+_SPELL.maxdict, _SPELL.maxlist, _SPELL.maxstring, _SPELL.maxother = 8, 8, 80, 80
 
 
 class Tensor(NamedTuple):
@@ -42,6 +46,12 @@ class Published(NamedTuple):
 def is_name(name: str) -> bool:
     """Say whether a file may call a tensor so: no name is a path, or holds anything that a terminal acts on."""
     return name.isprintable() and ".." not in name and "\\" not in name and name[:1] not in ("", "/")
+
+
+def spelled(value: Any) -> str:
+    """Return a value of a file as a sentence repeats it: a line of bounded length."""
+    words = _SPELL.repr(value)
+    return words if len(words) <= _SAID else f"{words[:_SAID]}..."
 
 
 def told(tensors: Mapping[str, Tensor], what: str, say: Callable[[str], None]) -> dict[str, Tensor]:

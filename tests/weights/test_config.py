@@ -99,6 +99,10 @@ QWEN3_MOE = {
     "torch_dtype": "bfloat16",
     "use_sliding_window": False,
 }
+# 30 layers, of which Transformers' Qwen2Config and Qwen3Config let those from the 28th on slide.
+QWEN2 = {"model_type": "qwen2", "num_hidden_layers": 30, "use_sliding_window": True, "sliding_window": 7}
+EACH_SLIDES = ["sliding_attention"] * 30
+MISTRAL = {"model_type": "mistral", "num_hidden_layers": 30, "sliding_window": 7}
 without = lambda theirs, *names: {name: value for name, value in theirs.items() if name not in names}
 
 
@@ -127,6 +131,14 @@ def read(theirs):
         (QWEN3_MOE, {"experts": 128, "experts_per_token": 8, "feedforward_width": 768, "router_normalized": True}),
         (without(QWEN3_MOE, "norm_topk_prob"), {"router_normalized": False, "qk_norm": True, "rotary_base": 1e6}),
         (GEMMA2, {"attention_scale": 144**-0.5, "attention_soft_cap": 0.0, "logits_soft_cap": 30.0, "windows": (7, 0)}),
+        (QWEN2, {"windows": (0,) * 28 + (7, 7)}),
+        (QWEN2 | {"model_type": "qwen3"}, {"windows": (0,) * 28 + (7, 7)}),
+        (QWEN2 | {"max_window_layers": 29}, {"windows": (0,) * 29 + (7,)}),
+        (QWEN2 | {"layer_types": EACH_SLIDES}, {"windows": (7,)}),
+        (QWEN2 | {"layer_types": EACH_SLIDES, "use_sliding_window": False}, {"windows": ()}),
+        (without(QWEN2, "use_sliding_window") | {"layer_types": EACH_SLIDES}, {"windows": ()}),
+        (MISTRAL, {"windows": (7,)}),
+        (QWEN3_MOE | {"mlp_only_layers": None}, {"experts": 128}),
         (GEMMA2 | {"use_bidirectional_attention": False}, {"architecture": "decoder"}),
     ],
 )
@@ -178,6 +190,14 @@ def test_what_is_a_power_or_null_there_comes_back():
         (GEMMA2 | {"query_pre_attn_scalar": 10**400}, "query_pre_attn_scalar is 1000"),
         (GEMMA2 | {"query_pre_attn_scalar": "144"}, "model.attention_scale is '144'"),
         (GEMMA2 | {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+        (
+            GEMMA2 | {"sliding_window_pattern": 2},
+            "sliding_window_pattern is 2: models of gemma2 with that are not read",
+        ),
+        (MISTRAL | {"layer_types": EACH_SLIDES}, "layer_types is .*: models of mistral with that are not read"),
+        (MISTRAL | {"use_sliding_window": False}, "use_sliding_window is False: models of mistral"),
+        (MISTRAL | {"model_type": "mixtral", "layer_types": EACH_SLIDES}, "layer_types is .*: models of mixtral"),
+        (QWEN2 | {"layer_types": []}, r"layer_types is \[\]: it must have"),
         (QWEN3_MOE | {"decoder_sparse_step": 2}, "decoder_sparse_step is 2: only models with 1"),
         (QWEN3_MOE | {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]"),
         (QWEN3_MOE | {"use_sliding_window": True}, "use_sliding_window is True"),
@@ -191,6 +211,51 @@ def test_what_is_a_power_or_null_there_comes_back():
 def test_what_is_not_honoured_is_refused_by_its_name(theirs, words):
     with pytest.raises(Refusal, match=words):
         read(theirs)
+
+
+LONG = ("x" * 5_000_000, [["x" * 5_000_000] * 9] * 9, {"x" * 5_000_000: {"x": 7}}, 10**4000, "a\nb\x1b[1m")
+DEEP = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "model_type",
+            "architectures",
+            "n_embd",
+            "n_layer",
+            "activation_function",
+            "layer_norm_epsilon",
+            "is_decoder",
+        ),
+        *("sliding_window", "layer_types", "use_sliding_window_", "rope_theta", "rope_parameters", "rope_scaling"),
+    ],
+)
+def test_what_a_config_says_is_repeated_in_part(name):
+    theirs = GPT2 if name in GPT2 else QWEN2
+    for value in (*LONG, DEEP):
+        with pytest.raises(Refusal) as refusal:
+            read(theirs | {name: value})
+        assert len(str(refusal.value)) < 600 and str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (dict.fromkeys(map(str, range(1000)), 1), r"has 1,030 attributes: more than 1,000 are not read"),
+        ({"x" * 5_000_000: 1}, "has an attribute 'xxxx.*: that is no name of one"),
+        ({"x\x1b[1m": 1}, r"has an attribute 'x\\x1b\[1m': that is no name of one"),
+        ({"rope_parameters": {"x" * 5_000_000: 1}}, "rope_parameters is"),
+    ],
+    ids=["many", "long", "control", "within"],
+)
+def test_names_of_no_attribute_are_refused(more, words):
+    with pytest.raises(Refusal, match=words) as refusal:
+        read((GPT2 if "rope_parameters" not in more else LLAMA) | more)
+    assert len(str(refusal.value)) < 600 and str(refusal.value).isprintable()
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,26 @@ def test_models_beyond_the_layout_are_refused(golden, random_params, family, ove
         to_theirs(random_params(Transformer(section)), section)
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("gpt2", {"vocabulary": 10**12}),
+        ("gpt2", {"context": 10**12}),
+        ("gpt2", {"width": 2**29}),
+        ("bert", {"token_types": 10**12}),
+        ("t5", {"encoder_layers": 9999}),
+        ("t5", {"relative_buckets": 10**12, "relative_distance": 10**13}),
+    ],
+)
+def test_sizes_of_no_tensor_are_refused_before_a_model_is_made(golden, monkeypatch, name, fields):
+    read = golden(name)
+    field, size = next(iter(fields.items()))
+    monkeypatch.setattr(layout, "Transformer", lambda section: pytest.fail("a model was made"))
+    nothing = Tensor((2**40, 0), "float32", lambda: np.zeros((2**40, 0), np.float32))
+    with pytest.raises(Refusal, match=f"model.{field} is {size}: no tensor"):
+        layout.load(published(read.tensors) | {"nothing": nothing}, section_of(read, **fields))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_tied_model_has_no_head_but_a_file_may_repeat_it(golden, random_params, family):
     section = section_of(golden(family), tied=True)

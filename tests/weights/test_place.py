@@ -109,6 +109,18 @@ def test_what_cannot_be_written_is_refused(golden, tmp_path, name, dtype, words)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
+def test_a_tokenizer_of_a_larger_vocabulary_is_refused(golden, tmp_path, tokenizer_json):
+    place = golden("llama").write(tmp_path / "one")
+    (place / "tokenizer.json").write_text(tokenizer_json)
+    said = json.loads(tokenizer_json)
+    said["model"]["vocab"]["more"] = 61
+    assert describe(str(place)).tokenizer.size == 61
+    (place / "tokenizer.json").write_text(json.dumps(said))
+    for opened in (open_place, describe):
+        with pytest.raises(Refusal, match="has ids up to 61, and the model a vocabulary of 61"):
+            opened(str(place))
+
+
 def test_ids_are_kept_without_a_tokenizer(golden, tmp_path):
     read = golden("gpt2")
     place = read._replace(config=read.config | {"eos_token_id": 7, "bos_token_id": None}).write(tmp_path / "one")
