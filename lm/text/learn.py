@@ -14,8 +14,9 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 from lm.config.data import LEARNED
 from lm.refusal import Refusal
 from lm.text import kinds, sentencepiece
+from lm.text.bounded import from_json, guarded, read_bytes
 from lm.text.normalize import FORMS
-from lm.text.tokenizer import END, SENTINEL, Tokenizer, from_json, guarded, read_bytes, special_tokens
+from lm.text.tokenizer import END, SENTINEL, Tokenizer, special_tokens
 
 # What is taken for the end of a text where data.end_token names nothing: the first of them that is a special token.
 ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "[SEP]", "<|im_end|>")

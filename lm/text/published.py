@@ -9,7 +9,8 @@ import tokenizers
 
 from lm.refusal import Refusal
 from lm.text import learn
-from lm.text.tokenizer import FILE, IDS, Tokenizer, from_json, read_bytes, special_tokens
+from lm.text.bounded import FILE, IDS, from_json, read_bytes
+from lm.text.tokenizer import Tokenizer, special_tokens
 
 KIND = "place"
 CONFIG = "tokenizer_config.json"

@@ -1,14 +1,11 @@
 """Text ↔ token ids, one face for all kinds: a `tokenizer.json` of the tokenizers library."""
 
 import array
-import base64
 import itertools
-import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -16,12 +13,11 @@ import tokenizers
 from lm import workdir
 from lm.config.data import LEARNED
 from lm.refusal import Refusal
-from lm.text import sentencepiece
+from lm.text.bounded import FILE, IDS, from_json, read_bytes
 
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
 MASKS = ("[MASK]", "<mask>")  # what is taken for the mask token where no other is named
 SENTINEL = "<extra_id_{}>"  # the spelling of T5's (Raffel et al. 2020), from 0
-FILE = "tokenizer.json"
 _PUBLISHED = "published"  # folder, inside a tokenizer's own
 
 # A cut that no tokenizer learned here sees: after a line's end, between two printing characters. GPT-2's pattern
@@ -31,10 +27,6 @@ _PUBLISHED = "published"  # folder, inside a tokenizer's own
 _CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _PIECE = 1 << 16  # characters
 _BATCH = 1 << 21  # characters that are encoded at once: a chunk of a build at most
-IDS = 1 << 24  # more than any vocabulary has
-_GROWTH = 1000  # of a text, by what replaces its parts
-_PARTS = 2_000_000  # of a file; of those published the largest have 1.4 million
-_FILE = 50_000_000  # bytes at most; of those published the largest have 35 million
 
 
 class Specials(NamedTuple):
@@ -207,85 +199,6 @@ def load(folder: Path) -> Tokenizer:
     published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
     inner = from_json(read_bytes(path, str(path)), str(path))
     return Tokenizer(inner, kind, end or END, published, mask, map(int, others.split()), int(start) if start else None)
-
-
-def read_bytes(path: Path, what: str) -> bytes:
-    """Return what a file of a tokenizer holds; `what` is it called.
-
-    Raises:
-      Refusal: it cannot be read, or is larger than any tokenizer is.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_FILE + 1)
-    except OSError as error:
-        raise Refusal(f"{what} cannot be read ({error.strerror}).") from None
-    if len(data) > _FILE:
-        raise Refusal(f"{what} has more than {_FILE:,} bytes, which no tokenizer has.")
-    return data
-
-
-def from_json(data: bytes, what: str) -> tokenizers.Tokenizer:
-    """Return the tokenizer of a tokenizer.json; what it says of cutting texts short, padding and chance does not hold.
-
-    Raises:
-      Refusal: the data is not that; `what` is it called.
-    """
-
-    def make() -> tokenizers.Tokenizer:
-        _check_parts(data)
-        inner = tokenizers.Tokenizer.from_str(data.decode())
-        _check_growth(inner)
-        inner.no_truncation()
-        inner.no_padding()
-        if isinstance(inner.model, tokenizers.models.BPE):
-            inner.model.dropout = None
-        inner.encode("\U0010fffd")  # refuses here, not in the midst of a text, where it has no way with the unknown
-        if max(inner.get_vocab().values(), default=IDS) >= IDS:
-            raise ValueError(f"its ids are not from 0 to {IDS - 1}")
-        return inner
-
-    return guarded(make, f"{what} is no {FILE}")
-
-
-def _check_parts(data: bytes) -> None:
-    """Refuse what the library would take too much memory for: where that fails it ends the process."""
-    if data.count(b",") > _PARTS:
-        raise ValueError(f"it has more than {_PARTS:,} parts")
-    if b"recompiled" in data or re.search(rb"\\u00[4-7]", data):  # letters may be written by their numbers
-        for map_ in _values(json.loads(data), "precompiled_charsmap"):
-            if not isinstance(map_, str) or sentencepiece.is_cut_short(base64.b64decode(map_)):
-                raise ValueError("its character map is cut short")
-
-
-def _check_growth(inner: tokenizers.Tokenizer) -> None:
-    """Refuse steps that make a text many times longer, each the one before's."""
-    for step in filter(None, (inner.normalizer, inner.decoder)):
-        if math.prod(max(1, len(text)) for text in _values(json.loads(step.__getstate__()), "content")) > _GROWTH:
-            raise ValueError(f"it makes texts more than {_GROWTH} times longer")
-
-
-def _values(said: Any, name: str) -> Iterator[Any]:
-    """Yield all values of a name in JSON."""
-    for key, value in said.items() if isinstance(said, dict) else enumerate(said if isinstance(said, list) else ()):
-        if key == name:
-            yield value
-        else:
-            yield from _values(value, name)
-
-
-def guarded(call: Callable[[], Any], complaint: str) -> Any:
-    """Return what a call of the tokenizers library gives; its errors become the complaint, and what they say.
-
-    Raises:
-      Refusal: it fails. A panic of its Rust is no Exception, and is caught too.
-    """
-    try:
-        return call()
-    except (KeyboardInterrupt, SystemExit, Refusal):
-        raise
-    except BaseException as error:
-        raise Refusal(f"{complaint} ({' '.join(str(error).split()).rstrip('.')[:200]}).") from None
 
 
 def special_tokens(inner: tokenizers.Tokenizer) -> dict[str, int]:

@@ -15,9 +15,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from lm.refusal import Refusal
 from lm.text import sentencepiece
+from lm.text.bounded import FILE, guarded
 from lm.text.published import CONFIG
 from lm.text.sentencepiece import SPACE, Model, Piece
-from lm.text.tokenizer import FILE, guarded
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
 _PAIRS = 2  # of SentencePiece's types of models

@@ -10,9 +10,10 @@ import tokenizers
 from tokenizers import models
 
 from lm.refusal import Refusal
+from lm.text.bounded import FILE
 from lm.text.published import CONFIG
 from lm.text.sentencepiece import SPACE
-from lm.text.tokenizer import FILE, Tokenizer
+from lm.text.tokenizer import Tokenizer
 from lm.weights import gguf_tokenizer
 from lm.weights.gguf_tokenizer import BYTE, CONTROL, CUTS, IDS, KEYS, NORMAL, SAID, UNKNOWN, UNUSED, USER, steps
 
