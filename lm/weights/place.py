@@ -144,7 +144,7 @@ def _check_positions(section: Any, known: tokenizer.Tokenizer) -> None:
     RoBERTa's positions begin behind the id of padding, and Transformers gives that id's tokens none.
     """
     padding = section.position_offset - 1
-    specials, unknown = known.specials, known.encode("\U0010fffd").tolist()
+    specials, unknown = known.specials, known.encode("\U00013000 \U0010fffd").tolist()
     free = set(specials.unwritten) - {specials.end, specials.first, specials.mask, *unknown}
     if padding >= 0 and known.spelled(padding) is not None and padding not in free:
         raise Refusal(

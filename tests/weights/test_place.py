@@ -210,6 +210,10 @@ def test_positions_that_others_would_not_count_are_refused(tiny, golden, random_
     ours = Bundle(config, model, random_params(model), learn(tiny(data__tokenizer="byte").data, []))
     with pytest.raises(Refusal, match="counts no positions of the token 1, which is padding there; in 'byte' it is"):
         save_place(ours, str(tmp_path / "one"))
+    texts = [f"{first}{second}" for first in "abcdefghijklmnop" for second in "abcdefghijklmnop"]
+    words = learn(tiny(data__tokenizer="wordpiece:258").data, texts)
+    with pytest.raises(Refusal, match=r"in 'wordpiece:258' it is '\[UNK\]'"):
+        save_place(ours._replace(tokenizer=words), str(tmp_path / "one"))
     assert not list(tmp_path.iterdir())
     theirs = golden("roberta").write(tmp_path / "theirs")
     (theirs / "tokenizer.json").write_text(tokenizer_json)  # whose token 1 is <s>
