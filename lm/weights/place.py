@@ -112,6 +112,8 @@ def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "")
 def _to_published(bundle: Bundle, dtype: str) -> Published:
     """Return a Bundle as it is published; of a published one with all of its config that says nothing to us."""
     section, known = bundle.config.model, bundle.tokenizer
+    if known:
+        _check_positions(section, known)
     before = known.published if known else bundle.published
     config = json.loads(before.get(folders.CONFIG, "{}"))
     kept = {name: value for name, value in config.items() if re.fullmatch(SILENT.names, name)}
@@ -134,6 +136,22 @@ def _to_published(bundle: Bundle, dtype: str) -> Published:
         tensors=tensors,
         tokenizer=known,
     )
+
+
+def _check_positions(section: Any, known: tokenizer.Tokenizer) -> None:
+    """Refuse a model of which others would count positions past tokens of a text, where it has learned them all.
+
+    RoBERTa's positions begin behind the id of padding, and Transformers gives that id's tokens none.
+    """
+    padding = section.position_offset - 1
+    specials, unknown = known.specials, known.encode("\U00013000 \U0010fffd").tolist()
+    free = set(specials.unwritten) - {specials.end, specials.first, specials.mask, *unknown}
+    if padding >= 0 and known.spelled(padding) is not None and padding not in free:
+        raise Refusal(
+            f"the published layout of {section.family} counts no positions of the token {padding}, which is padding "
+            f"there; in {known.kind!r} it is {known.spelled(padding)!r}, which texts have: take a data.tokenizer whose "
+            f"token {padding} is special, such as RoBERTa's own, or a model.family such as bert."
+        )
 
 
 def _cast(tensor: Tensor, dtype: str) -> Tensor:

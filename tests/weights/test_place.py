@@ -215,6 +215,26 @@ def test_our_decoder_starts_elsewhere_as_here(tiny, random_params, tmp_path):
     assert open_place(str(tmp_path / "one")).tokenizer.specials.start == 256 == ours.tokenizer.specials.start
 
 
+def test_positions_that_others_would_not_count_are_refused(tiny, golden, random_params, tmp_path, tokenizer_json):
+    """Transformers' create_position_ids_from_input_ids counts what is not padding, in RoBERTa the token 1."""
+    config = tiny(model__family="roberta", model__vocabulary=257, model__kv_heads=4)
+    model = Transformer(config.model)
+    ours = Bundle(config, model, random_params(model), learn(tiny(data__tokenizer="byte").data, []))
+    with pytest.raises(Refusal, match="counts no positions of the token 1, which is padding there; in 'byte' it is"):
+        save_place(ours, str(tmp_path / "one"))
+    texts = [f"{first}{second}" for first in "abcdefghijklmnop" for second in "abcdefghijklmnop"]
+    words = learn(tiny(data__tokenizer="wordpiece:258").data, texts)
+    with pytest.raises(Refusal, match=r"in 'wordpiece:258' it is '\[UNK\]'"):
+        save_place(ours._replace(tokenizer=words), str(tmp_path / "one"))
+    assert not list(tmp_path.iterdir())
+    theirs = golden("roberta").write(tmp_path / "theirs")
+    (theirs / "tokenizer.json").write_text(tokenizer_json)  # whose token 1 is <s>
+    with pytest.raises(Refusal, match="in 'place' it is '<s>'"):
+        save_place(open_place(str(theirs)), str(tmp_path / "two"))
+    (theirs / "tokenizer.json").write_text(tokenizer_json.replace("<s>", "<>").replace("<pad>", "<s>"))
+    save_place(open_place(str(theirs)), str(tmp_path / "two"))
+
+
 def test_ids_beyond_all_are_of_no_token(tokenizer_json):
     tokenizer = made({"tokenizer.json": tokenizer_json}, {"eos_token_id": 2}, "a")
     assert [tokenizer.spelled(index) for index in (2, -1, 2**40, 2**70)] == ["</s>", None, None, None]
