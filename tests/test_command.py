@@ -60,7 +60,13 @@ def test_help_says_what_it_does_with_an_example_and_lists_what_it_takes(door):
         (
             "weights",
             ["--from=runs/a", "--to=b", "--dtype=int8"],
-            "--dtype is 'int8': it must be one of float32, bfloat16, float16, q8_0.",
+            "b is not written as int8: it must be one of float32, bfloat16.",
+        ),
+        ("weights", ["--from=runs/a", "--to=."], ". is there already; name another."),
+        (
+            "weights",
+            ["--from=runs/a", "--to=b.safetensors"],
+            "b.safetensors is no PLACE to write: name a folder, or a file that ends in .gguf.",
         ),
         ("generate", ["--sample.seeds=3"], "there is no config field 'sample.seeds' (did you mean 'sample.seed'?)."),
     ],

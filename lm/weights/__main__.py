@@ -13,7 +13,6 @@ import sys
 from absl import flags
 
 from lm import command
-from lm.refusal import Refusal
 
 FROM = flags.DEFINE_string("from", None, "PLACE of the model", required=True)
 TO = flags.DEFINE_string("to", None, "folder or .gguf file to write", required=True)
@@ -24,10 +23,9 @@ DTYPE = flags.DEFINE_string(
 
 def main() -> None:
     """Open, write, say what."""
-    from lm.weights.place import DTYPES, TYPES, open_place, save_place
+    from lm.weights.place import DTYPES, check_target, open_place, save_place
 
-    if DTYPE.value not in ("", *TYPES):
-        raise Refusal(f"--dtype is {DTYPE.value!r}: it must be one of {', '.join(TYPES)}.")
+    check_target(TO.value, DTYPE.value)
     say = lambda words: print(words, file=sys.stderr, flush=True)
     bundle = open_place(FROM.value, say, DTYPE.value if DTYPE.value in DTYPES else "")
     save_place(bundle, TO.value, say, DTYPE.value)

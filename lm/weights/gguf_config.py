@@ -196,17 +196,13 @@ def _head(path: Path, config: Mapping[str, Any], said: dict[str, Any]) -> int:
 
 def _scaling(path: Path, said: dict[str, Any]) -> dict[str, Any] | None:
     kind = said.pop(f"{_SCALING}type", "none")
-    factor, text = said.pop(f"{_SCALING}factor", 0.0), said.pop(f"{_SCALING}original_context_length", None)
+    factor = said.pop(f"{_SCALING}factor", 0.0)
+    said.pop(f"{_SCALING}original_context_length", None)
     if kind == "none":
         return None
-    if kind not in ("linear", "yarn") or not _can_be(factor, True) or factor < 1:
+    if kind != "linear" or not _can_be(factor, True) or factor < 1:
         _refuse(path, f"it says {_SCALING}type = {str(kind)[:60]}, factor = {factor!r}, which cannot be followed")
-    scaling = {"rope_type": kind, "factor": _shortest(factor)}
-    if kind == "yarn":
-        if not _can_be(text, False):
-            _refuse(path, f"its {_SCALING}original_context_length is {text!r}")
-        scaling["original_max_position_embeddings"] = text
-    return scaling
+    return {"rope_type": kind, "factor": _shortest(factor)}
 
 
 def _scaling_out(given: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -214,14 +210,14 @@ def _scaling_out(given: dict[str, Any], kind: str) -> dict[str, Any]:
     scaling = given.pop("rope_scaling", None) or {"rope_type": "default"}
     scaling = {name: value for name, value in scaling.items() if value is not None}
     name = scaling.pop("rope_type", None) or scaling.pop("type", None)
-    factor, text = scaling.pop("factor", 1.0), scaling.pop("original_max_position_embeddings", None)
+    factor = scaling.pop("factor", 1.0)
+    scaling.pop("original_max_position_embeddings", None)
     if name == "default" and not scaling:
         return {}
     if name == "llama3" and scaling == _LLAMA3 and FORMS[kind].architecture == "llama":
         return {}
-    if name in ("linear", "yarn") and not scaling and (name == "linear" or _can_be(text, False)):
-        said = {f"{_SCALING}type": name, f"{_SCALING}factor": float(factor)}
-        return said | ({f"{_SCALING}original_context_length": text} if name == "yarn" else {})
+    if name == "linear" and not scaling:
+        return {f"{_SCALING}type": name, f"{_SCALING}factor": float(factor)}
     raise Refusal(f"a GGUF file of {kind} cannot say rope_scaling of type {name!r} with {scaling}.")
 
 

@@ -74,6 +74,7 @@ _ALIGNMENT = "general.alignment"
 _ENTRIES = 1 << 16  # of metadata; of tensors
 _STRINGS = 1 << 20  # in all arrays together
 _METADATA = 1 << 26  # bytes
+_LETTERS = 1 << 27  # bytes that all texts together take in memory: one wide letter makes four bytes of each
 _NAME = 256  # bytes
 _LAYOUT = 4  # dimensions
 
@@ -117,6 +118,7 @@ class _Reader:
         self.data = data
         self.place = 0
         self.strings = 0
+        self.letters = 0
 
     def scan(self) -> Scan:
         tensors, entries = self.header()
@@ -222,6 +224,9 @@ class _Reader:
     def text(self, what: str) -> str:
         (length,) = self.numbers("<Q")
         data = self.bytes(length, what)
+        self.letters += len(data) if data.isascii() else 4 * len(data)
+        if self.letters > _LETTERS:
+            self.refuse(f"its texts take more than {_LETTERS >> 20} MB")
         try:
             return data.decode()
         except UnicodeDecodeError:

@@ -77,6 +77,22 @@ def describe(place: str) -> Description:
     return Description(_config(folder), tokenizer.load(folder / workdir.TOKENIZER))
 
 
+def check_target(place: str, dtype: str = "") -> None:
+    """Refuse what `save_place` would, whatever the Bundle, so that it is said before one is read.
+
+    Raises:
+      Refusal: something is there, or it is no PLACE to write, or one of another dtype.
+    """
+    path = Path(place)
+    dtypes = tuple(TYPES) if path.suffix == GGUF else DTYPES
+    if path.exists():
+        raise Refusal(f"{place} is there already; name another.")
+    if path.suffix in (".safetensors", *folders.PICKLES):
+        raise Refusal(f"{place} is no PLACE to write: name a folder, or a file that ends in .gguf.")
+    if dtype not in ("", *dtypes):
+        raise Refusal(f"{place} is not written as {dtype}: it must be one of {', '.join(dtypes)}.")
+
+
 def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "") -> None:
     """Write a Bundle as a folder of Hugging Face's, or as a file where the PLACE ends in .gguf.
 
@@ -92,14 +108,7 @@ def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "")
     path = Path(place)
     is_gguf = path.suffix == GGUF
     dtype = dtype or bundle.config.model.parameter_dtype
-    if path.exists():
-        raise Refusal(f"{place} is there already; name another.")
-    if path.suffix in (".safetensors", *folders.PICKLES):
-        raise Refusal(f"{place} is no PLACE to write: name a folder, or a file that ends in .gguf.")
-    if dtype not in (TYPES if is_gguf else DTYPES):
-        raise Refusal(
-            f"{place} is not written as {dtype}: it must be one of {', '.join(TYPES if is_gguf else DTYPES)}."
-        )
+    check_target(place, dtype)
     published = _to_published(bundle, "" if is_gguf else dtype)
     published = published._replace(tensors=told(published.tensors, f"writing {place}", say))
     if is_gguf:

@@ -214,7 +214,6 @@ LLAMA3 |= {"original_max_position_embeddings": 8192}
 SCALED = {
     "llama": {"rope_scaling": LLAMA3},
     "llama linear": {"rope_scaling": {"rope_type": "linear", "factor": 2.5}},
-    "qwen2": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}},
     "gemma3_text": {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
 }
 
@@ -244,6 +243,7 @@ def test_the_form_of_transformers_5_means_the_same(published, tmp_path):
         ("llama", {"hidden_act": "gelu"}, "cannot say hidden_act = 'gelu'"),
         ("llama", {"attention_bias": True}, "cannot say attention_bias = True"),
         ("llama", {"attention_sinks": 3}, "cannot say attention_sinks = 3"),
+        ("qwen2", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "cannot say rope_scaling of type 'yarn'"),
         ("llama", {"rope_scaling": {"rope_type": "longrope"}}, "cannot say rope_scaling of type 'longrope'"),
         ("llama", {"rope_scaling": LLAMA3 | {"high_freq_factor": 5.0}}, "cannot say rope_scaling of type 'llama3'"),
         ("llama", {"num_attention_heads": None}, "needs num_attention_heads, which is None here"),

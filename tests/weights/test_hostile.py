@@ -72,6 +72,8 @@ FRAMES = {
     "2 million texts": lambda: file(entry("a", ARRAY, array(STRING, 2**21, bytes(8 << 21)))),
     "70 MB of numbers": lambda: file(entry("a", ARRAY, array(U8, 70 << 20, bytes(70 << 20)))),
     "4 times 40 MB of numbers": lambda: file(*(entry(key, ARRAY, array(U8, 40 << 20, bytes(40 << 20))) for key in "abcd")),  # noqa: E501
+    "60 MB of a text": lambda: file(entry("a", STRING, "b" * (60 << 20) + "\U0001f600")),
+    "15 times 4 MB of texts": lambda: file(*(entry(key, STRING, "b" * (4 << 20) + "\U0001f600") for key in "abcdefghijklmno")),  # noqa: E501
     "a million entries": lambda: file(*(entry(str(key), U8, b"\0") for key in range(70_000)), counts=(0, 1_000_000)),
     "an unknown type": file(entry("a", 13, b"")),
     "an array of an unknown type": file(entry("a", ARRAY, array(77, 1))),
