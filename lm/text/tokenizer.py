@@ -13,7 +13,7 @@ import tokenizers
 from lm import workdir
 from lm.config.data import LEARNED
 from lm.refusal import Refusal
-from lm.text.bounded import FILE, IDS, from_json, read_bytes
+from lm.text.bounded import FILE, IDS, from_json, guarded, read_bytes
 
 END = "<|endoftext|>"  # stands before every record and after the last, so it opens and closes a text
 MASKS = ("[MASK]", "<mask>")  # what is taken for the mask token where no other is named
