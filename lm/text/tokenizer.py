@@ -51,8 +51,7 @@ class Specials(NamedTuple):
 class Tokenizer:
     """Text ↔ ids.
 
-    size: largest id + 1. end: id of the end-of-text token. ends: of that and of others with which a text that is made
-    ends. kind: as the config spells it.
+    size: largest id + 1. end: id of the end-of-text token. kind: as the config spells it.
     published: the texts of the files that it was published as, by their names; nothing where it is of our making.
     """
 
@@ -104,8 +103,7 @@ class Tokenizer:
     @property
     def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The special tokens that a published tokenizer's file puts before a text, such as Llama's <s>, and behind."""
-        one = self._inner.encode("a", add_special_tokens=True)
-        places = list(zip(one.ids, one.special_tokens_mask, strict=True))
+        places = list(zip((one := self._inner.encode("a")).ids, one.special_tokens_mask, strict=True))
         first = lambda pairs: tuple(i for i, _ in itertools.takewhile(lambda pair: pair[1], pairs))
         before = first(places)
         return before, first(reversed(places[len(before) :]))[::-1]
@@ -153,8 +151,7 @@ class Tokenizer:
 
         One without a frame gets what stands around a record here: end-of-text.
         """
-        before, after = self.frame
-        frame = (before, after) if before or after else ([self.end], [self.end])
+        frame = self.frame if any(self.frame) else ([self.end], [self.end])
         return np.asarray([*frame[0], *ids, *frame[1]], np.int32)
 
     def decode(self, ids: Iterable[int], after: Iterable[int] = ()) -> str:
@@ -182,9 +179,8 @@ class Tokenizer:
         """Write `tokenizer.json`; the kind, the end's and the mask's spelling, the ids of other ends and of the start,
         a line each; and the published files."""
         workdir.write(folder / FILE, self.to_json())
-        start = "" if self._start is None else self._start
-        lines = self.kind, self._end, self._mask, " ".join(map(str, self._others)), start
-        workdir.write(folder / "kind.txt", "".join(f"{line}\n" for line in lines))
+        lines = self.kind, self._end, self._mask, " ".join(map(str, self._others)), self._start
+        workdir.write(folder / "kind.txt", "".join(f"{'' if line is None else line}\n" for line in lines))
         for name, text in self.published.items():
             workdir.write(folder / _PUBLISHED / name, text)
 
@@ -194,8 +190,8 @@ def load(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise Refusal(f"there is no tokenizer at {path}.")
-    lines = [*(folder / "kind.txt").read_text(encoding="utf-8").split("\n"), "", "", "", ""]
-    kind, end, mask, others, start = lines[:5]
+    lines = (folder / "kind.txt").read_text(encoding="utf-8").split("\n")
+    kind, end, mask, others, start = [*lines, *[""] * 4][:5]
     published = {file.name: file.read_text(encoding="utf-8") for file in sorted((folder / _PUBLISHED).glob("*"))}
     inner = from_json(read_bytes(path, str(path)), str(path))
     return Tokenizer(inner, kind, end or END, published, mask, map(int, others.split()), int(start) if start else None)
