@@ -60,7 +60,7 @@ def test_an_index_names_files_beside_it_alone(tmp_path, where):
         ({}, "has no weight_map"),
         ({"weight_map": ["a"]}, "has no weight_map"),
         ({"weight_map": {"a": 3}}, "has no weight_map"),
-        ({"weight_map": {"b": "model.safetensors"}}, "names b, which model.safetensors does not hold"),
+        ({"weight_map": {"b": "model.safetensors"}}, "names 'b', which model.safetensors does not hold"),
     ],
 )
 def test_an_index_without_sense_is_refused(tmp_path, index, words):
