@@ -128,7 +128,8 @@ def test_a_run_leaves_what_the_design_says(straight):
 def test_the_report_stands_alone(straight):
     page = (straight / workdir.REPORT).read_text(encoding="utf-8")
     first, more = page.split("more curves")
-    assert first.count("<svg") == 6 and more.count("<svg") == 4  # perplexity, seconds, skipped, tokens
+    # and the baseline of accuracy, perplexity, seconds, skipped, tokens
+    assert first.count("<svg") == 6 and more.count("<svg") == 5
     assert "src=" not in page and "<link" not in page and "http://localhost" not in page
     facts = json.loads((straight / workdir.RUN).read_text())
     valid = facts["data"]["valid"]
