@@ -49,8 +49,8 @@ def _verdict(run: Record) -> list[tuple[str, str]]:
     ):
         if (value := last(run, name)) is not None:
             cards.append((form.format(value), label))
-    if packed := _xz_bits_per_byte(run):
-        cards.append((f"{packed:.4f}", "bits per byte of xz -9 on the same text"))
+            if name == "valid/bits_per_byte" and (packed := _xz_bits_per_byte(run)):
+                cards.append((f"{packed:.4f}", "bits per byte of xz -9 on the same text"))
     if speed := record.speed(run):
         cards.append((f"{speed:,.0f}", "tokens per second in training"))
         cards.append((f"{last(run, 'seconds'):,.0f} s", "in training steps"))

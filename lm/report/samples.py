@@ -7,7 +7,7 @@ import re
 _GAP = re.compile(r"⟦([^⟦⟧‖]*)(?:‖([^⟦⟧‖]*))?⟧")
 _LEGEND = (
     '<p class="note">Hidden from the model, and filled in by it: <ins>as it was</ins>, '
-    "<mark>otherwise</mark><s>and what was there</s>.</p>"
+    "<mark>otherwise</mark>, and <s>what was there</s>.</p>"
 )
 
 

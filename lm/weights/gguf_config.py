@@ -4,12 +4,14 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from lm.families.base import COMMON
 from lm.families.base import SILENT as SILENT_NAMES
+from lm.model.positions import SCALINGS
 from lm.refusal import Refusal
 from lm.weights.gguf_names import FORMS, NEUTRAL, SILENT, Form
 
@@ -86,15 +88,15 @@ def rotary(path: Path, config: dict[str, Any], factors: np.ndarray) -> dict[str,
 
 
 def divisors(scaling: Mapping[str, Any], base: float, width: int) -> np.ndarray:
-    """Return by what Llama 3 divides each of the `(width / 2,)` frequencies (transformers, _compute_llama3_parameters).
-
-    Frequencies that turn `high_freq_factor` times and more over the original length stay, those that turn less than
-    `low_freq_factor` times are divided by `factor`, those between by something between.
-    """
-    turns = scaling["original_max_position_embeddings"] / (2 * np.pi * base ** (np.arange(0, width, 2) / width))
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    share = np.clip((turns - low) / (high - low), 0, 1)
-    return (1 / ((1 - share) / scaling["factor"] + share)).astype(np.float32)
+    """Return by what Llama 3 divides each of the `(width / 2,)` frequencies, float32: the model's own rule."""
+    rates = base ** (-np.arange(0, width, 2) / width)
+    said = SimpleNamespace(
+        rotary_factor=scaling["factor"],
+        rotary_low=scaling["low_freq_factor"],
+        rotary_high=scaling["high_freq_factor"],
+        rotary_original_context=scaling["original_max_position_embeddings"],
+    )
+    return (rates / SCALINGS["llama3"](rates, said)).astype(np.float32)
 
 
 def write(config: Mapping[str, Any]) -> tuple[Form, dict[str, int | float | str]]:
