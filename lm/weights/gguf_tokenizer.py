@@ -147,25 +147,8 @@ def _pieces(path: Path, said: Mapping[str, Any], tokens: list[str], types: list[
     )
 
 
-def _word_pieces(path: Path, said: Mapping[str, Any], tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
-    """BERT's: llama.cpp writes a mark before what begins a word, where BERT has one before what does not."""
-    whole = {CONTROL, UNKNOWN}
-    plain = lambda token: token.removeprefix(SPACE) if token.startswith(SPACE) else f"##{token}"
-    spelled = [token if kind in whole else plain(token) for token, kind in zip(tokens, types, strict=True)]
-    unknown = said.get("unknown_token_id", -1)
-    if not _is_id(unknown, len(tokens)):
-        _refuse(path, f"its unknown_token_id is {unknown!r}")
-    vocabulary = {token: index for index, token in enumerate(spelled)}
-    inner = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=spelled[unknown], max_input_chars_per_word=100))
-    inner.normalizer = normalizers.BertNormalizer()
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = decoders.WordPiece(cleanup=False)
-    _add(inner, spelled, types)
-    return inner
-
-
 _Kind = Callable[[Path, Mapping[str, Any], list[str], list[int]], tokenizers.Tokenizer]
-_KINDS: dict[str, _Kind] = {"gpt2": _byte_pairs, "llama": _pieces, "bert": _word_pieces}
+_KINDS: dict[str, _Kind] = {"gpt2": _byte_pairs, "llama": _pieces}
 
 IDS = {
     "bos_token_id": "bos_token_id",

@@ -180,22 +180,6 @@ def test_pieces_there_and_back(spm):
     assert back["add_space_prefix"] is True and back["bos_token_id"] == 1
 
 
-def test_word_pieces_are_berts():
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "##s", "sat", ",", "##t"]
-    spelled = [*words[:4], "▁the", "▁cat", "s", "▁sat", "▁,", "t"]
-    ours = opened(
-        model="bert",
-        tokens=spelled,
-        token_type=np.array([3, 3, 3, 3, 1, 1, 1, 1, 1, 1]),
-        unknown_token_id=1,
-        seperator_token_id=3,
-        eos_token_id=3,
-    )
-    theirs = tokenizers.BertWordPieceTokenizer({word: index for index, word in enumerate(words)})
-    for text in ("The cats sat, the CAT", "Catt zebra", ""):
-        assert ours.encode(text).tolist() == theirs.encode(text, add_special_tokens=False).ids, text
-
-
 def test_what_is_said_of_chats_is_kept(published, tmp_path):
     from lm.weights import gguf
 

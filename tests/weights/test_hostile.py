@@ -188,7 +188,7 @@ MODELS = {  # what is wrong → metadata and shapes that make it so; None is lef
     "no end": {"tokenizer.ggml.eos_token_id": None},
     "pieces without scores": {"tokenizer.ggml.model": "llama"},
     "scores that are no numbers": {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [float("nan")] * 4},
-    "words without what is unknown": {"tokenizer.ggml.model": "bert"},
+    "a kind that is not read": {"tokenizer.ggml.model": "bert"},
 }
 
 
