@@ -85,16 +85,16 @@ def all_regex() -> Rule:
     return Rule("regular expressions", compiles)
 
 
-def pairs(name: str) -> Rule:
-    """Return the rule of a tuple of texts `NAME=NUMBER`, numbers at least 0; `name` says what a name is."""
+def pairs(name: str, least: float = 0) -> Rule:
+    """Return the rule of a tuple of texts `NAME=NUMBER` from `least` on; `name` says what a name is."""
 
     def holds(texts: tuple[str, ...]) -> bool:
         try:
-            return all(label and math.isfinite(number) and number >= 0 for label, number in split(texts))
+            return all(label and math.isfinite(number) and number >= least for label, number in split(texts))
         except ValueError:
             return False
 
-    return Rule(f"texts '{name}=NUMBER' with numbers of at least 0", holds)
+    return Rule(f"texts '{name}=NUMBER' with numbers of at least {least}", holds)
 
 
 def split(texts: Iterable[str]) -> list[tuple[str, float]]:
@@ -102,6 +102,7 @@ def split(texts: Iterable[str]) -> list[tuple[str, float]]:
     return [(label, float(number)) for label, _, number in (text.rpartition("=") for text in texts)]
 
 
+SOME_TEXTS = Rule("texts that are not empty", all)
 ANY_TEXT = Rule("any text", lambda value: True)
 EITHER = Rule("True or False", lambda value: True)
 A_NAME = spelled(".+", "a name")

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from lm.config import data, model, objective, optimization, run, schema
+from lm.config import data, model, objective, optimization, run, sample, schema
 from lm.refusal import Refusal, nearest
 
 
@@ -52,10 +52,9 @@ def resolve(config: Mapping[str, Any]) -> ml_collections.FrozenConfigDict:
         if name not in flat:
             raise Refusal(f"the config lacks the field {name!r}; start from lm.config.defaults().")
     flat = {n: float(v) if schema.FIELDS[n].type is float and v is not None else v for n, v in flat.items()}
-    sections = data, objective, model, run, optimization
-    for section in sections:
+    for section in (data, objective, model, run, optimization):
         section.fill(flat)
-    for section in sections:
+    for section in (data, objective, model, run, optimization, sample):
         section.check(flat)
     filled = schema.defaults()
     filled.update_from_flattened_dict(flat)

@@ -1,4 +1,4 @@
-"""The seed and the train, parallel and sample sections: their fields, what is derived, what is refused."""
+"""The seed and the train and parallel sections: their fields, what is derived, what is refused."""
 
 import math
 from collections.abc import Mapping
@@ -98,17 +98,6 @@ FIELDS = {
         "precision of float32 matrix products (on TPU the default rounds to bfloat16)",
         one_of(default="the fastest", high="three bfloat16 passes on TPU", highest="float32 throughout"),
     ),
-    "sample.temperature": Field(0.8, "divides the logits; 0: the likeliest token", at_least(0), FREE),
-    "sample.top_k": Field(0, "draw among this many likeliest tokens; 0: all", at_least(0), FREE),
-    "sample.top_p": Field(
-        1.0,
-        "draw among the likeliest tokens that hold this much probability",
-        Rule("above 0 and at most 1", lambda value: 0 < value <= 1),
-        FREE,
-    ),
-    "sample.sequences": Field(1, "texts per prompt", at_least(1), FREE),
-    "sample.max_new_tokens": Field(256, "most tokens to add", at_least(1), FREE),
-    "sample.seed": Field(0, "seed of the draws", within(0, 2**31 - 1), FREE),
 }
 
 

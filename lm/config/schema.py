@@ -6,12 +6,14 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from lm.config import data, model, objective, optimization, run
+from lm.config import data, model, objective, optimization, run, sample
 from lm.config.field import Field
 
 _LARGEST = 2**53  # of whole numbers: what a float still holds exactly
 
-FIELDS: dict[str, Field] = data.FIELDS | model.FIELDS | objective.FIELDS | optimization.FIELDS | run.FIELDS
+FIELDS: dict[str, Field] = (
+    data.FIELDS | model.FIELDS | objective.FIELDS | optimization.FIELDS | run.FIELDS | sample.FIELDS
+)
 
 
 def defaults(section: str = "") -> ml_collections.ConfigDict:
