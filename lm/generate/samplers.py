@@ -90,10 +90,15 @@ def settings(section: Any, tokenizer: Tokenizer) -> Settings:
     phrases, biases = np.full((count, longest), -1, np.int32), np.zeros(count, np.float32)
     for index, (ids, bias) in enumerate(chosen):
         phrases[index, -len(ids) :], biases[index] = ids, bias
+    numbers = {name: _number(section[name], kind) for name, kind in _NUMBERS.items()}
+    return greedy(tokenizer)._replace(**numbers, phrases=phrases, biases=biases)
+
+
+def greedy(tokenizer: Tokenizer) -> Settings:
+    """Return the Settings that take the likeliest token, whatever the text."""
     ends = np.full(_doubled(_ENDS, len(tokenizer.ends)), -1, np.int32)
     ends[: len(tokenizer.ends)] = sorted(tokenizer.ends)
-    numbers = {name: _number(section[name], kind) for name, kind in _NUMBERS.items()}
-    return Settings(**numbers, ends=ends, phrases=phrases, biases=biases)
+    return Settings(ends=ends)
 
 
 def temperature(logits_BV, value):
@@ -183,11 +188,11 @@ def _likeliest(logits_BV, weights_BV, wanted):
 
 
 def _number(value: float, kind: type) -> Any:
-    """Return a number as float32 or int32: the nearest that there is, but 0 only of 0."""
+    """Return a number as float32 or int32: the nearest that there is whose inverse there is too, but 0 only of 0."""
     if kind is np.int32:
         return np.int32(min(value, _WHOLE.max))
-    small = np.copysign(_REAL.tiny, value) if 0 < abs(value) < _REAL.tiny else value
-    return np.float32(np.clip(small, _REAL.min, _REAL.max))
+    size = min(max(abs(value), float(_REAL.tiny)), 1 / float(_REAL.tiny)) if value else 0.0
+    return np.float32(math.copysign(size, value))
 
 
 def _doubled(size: int, *needed: int) -> int:
