@@ -10,7 +10,7 @@ import numpy as np
 
 from lm.batch import Batch
 from lm.config.objective import has_prefix
-from lm.generate import decode, samplers
+from lm.generate import decode, prepare, samplers
 from lm.model.transformer import forward
 from lm.objective.losses import log_softmax_parts, logits_of
 from lm.text.tokenizer import Specials
@@ -18,8 +18,6 @@ from lm.weights.place import Bundle
 
 ROWS = 64  # held-out rows whose spans are restored when they are measured
 _TASKS = 64  # that are answered at once
-
-_GREEDY = samplers.Settings(temperature=0.0, top_k=0, top_p=1.0)
 
 
 class Piece(NamedTuple):
@@ -97,10 +95,11 @@ def answers(bundle: Bundle, found: Sequence[tuple[list[int], list[int]]]) -> lis
     rows, longest, count = min(_TASKS, _rounded(len(found))), _rounded(max(prompts)), _rounded(max(wanted))
     longest = min(longest, bundle.model.config.context)
     groups = [found[start : start + rows] for start in range(0, len(found), rows)]
-    return [answer for group in groups for answer in _answers(bundle, group, rows, longest, count)]
+    params = prepare.ready(bundle.model.config, bundle.params)
+    return [answer for group in groups for answer in _answers(bundle, params, group, rows, longest, count)]
 
 
-def _answers(bundle: Bundle, group: Sequence[tuple[list[int], list[int]]], rows: int, longest: int, count: int):
+def _answers(bundle: Bundle, params: Any, group: Sequence[tuple[list[int], list[int]]], rows: int, longest: int, count):
     """Return the answers to at most so many prompts of at most so many tokens, `count` at most in each."""
     specials, section = bundle.tokenizer.specials, bundle.model.config
     ids, lengths = np.zeros((rows, longest), np.int32), np.ones(rows, np.int32)
@@ -109,9 +108,11 @@ def _answers(bundle: Bundle, group: Sequence[tuple[list[int], list[int]]], rows:
     read = 1 if section.architecture == "encoder_decoder" else longest
     slots = min(section.context, read + count)  # a task fits with what is wanted; what is beyond is not read
     prefix = has_prefix(bundle.config)
-    reading = decode.prefill(bundle.model, bundle.params, ids, lengths, specials.start, prefix, slots=slots)
-    _, tokens, _ = decode.extend(bundle.model, _GREEDY, count, bundle.params, reading, jax.random.key(0), 0)
-    said = np.asarray(tokens)[: len(group)].tolist()
+    reading = decode.prefill(bundle.model, params, ids, lengths, specials.start, has_prefix=prefix, slots=slots)
+    keys = jax.random.split(jax.random.key(0), rows)
+    reading = decode.extend(bundle.model, params, reading, keys, samplers.greedy(bundle.tokenizer), count)
+    texts = jax.device_get(reading.text)
+    said = [row[start:stop].tolist() for row, start, stop in zip(*texts, strict=True)][: len(group)]
     return [row[: row.index(specials.end)] if specials.end in row else row for row in said]
 
 

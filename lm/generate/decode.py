@@ -1,4 +1,4 @@
-"""Prompts in, next tokens out, on the device: one program that reads a prompt, one that adds tokens to it."""
+"""Prompts in, next tokens out, on the device: one program that reads prompts, one that adds tokens to them."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,67 +13,127 @@ from lm.objective.losses import log_softmax_parts, logits_of
 
 
 class Reading(NamedTuple):
-    """What has been read so far: the cache, `lengths` `(B,)` and the logits of each row's next token `(B, V)`."""
+    """What has been read and written so far.
+
+    cache: of the model. text: samplers.Text. scores: float32 `(B, S)`, log-probabilities of the tokens added, where
+    they stand in the text. logits: of each row's next token, as log-probabilities, float32 `(B, V)`. is_over: `(B,)`,
+    rows whose text has ended.
+    """
 
     cache: Any
-    lengths: Any
+    text: samplers.Text
+    scores: Any
     logits: Any
+    is_over: Any
 
 
-def _read(model, params, ids_BT, positions_BT, cache, last_B, encoder=None, prefix_BS=None):
-    """Return the cache, and the next token's logits after position `last_B` of the ids given, float32 `(B, V)`."""
+_SEVERAL = 8  # rows of logits that are made at once, since XLA:CPU is slow with fewer of 16 bits
+
+
+def look(model, params, ids_BT, positions_BT, cache, last_B=None, **more):
+    """Return the cache, and the logits of the tokens that follow all of the ids, float32 `(B, T, V)`.
+
+    Args:
+      positions_BT: where the ids stand.
+      cache: of what stands before them.
+      last_B: places in T of which alone the logits are wanted, which are then `(B, V)`; None: all.
+      more: what else the Transformer takes.
+    """
     logits = logits_of(model.config)._replace(dtype="float32")
-    out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache, encoder=encoder, prefix_BT=prefix_BS)
-    hidden_BD = jnp.take_along_axis(out.hidden, last_B[:, None, None], axis=1)[:, 0]
-    logits_BV, log_total_B1 = log_softmax_parts(hidden_BD, out.unembed, logits, out.unembed_bias)
-    return out.cache, (logits_BV - log_total_B1)[:, : model.config.vocabulary]
+    out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache, **more)
+    hidden = out.hidden if last_B is None else jnp.take_along_axis(out.hidden, last_B[:, None, None], axis=1)[:, 0]
+    shape = hidden.shape[:-1]
+    hidden_ND = hidden.reshape(-1, hidden.shape[-1])
+    count = len(hidden_ND)
+    hidden_ND = jnp.pad(hidden_ND, ((0, max(0, _SEVERAL - count) if hidden_ND.dtype.itemsize == 2 else 0), (0, 0)))
+    logits_NV, log_total_N1 = log_softmax_parts(hidden_ND, out.unembed, logits, out.unembed_bias)
+    return out.cache, (logits_NV - log_total_N1)[:count, : model.config.vocabulary].reshape(*shape, -1)
 
 
-@partial(jax.jit, static_argnums=(0, 5), static_argnames="slots")
-def prefill(model, params, ids_BT, lengths_B, start=0, has_prefix=False, slots=0) -> Reading:
-    """Read prompts, padded on the right to one length, into a new cache of so many slots; 0: of the model's context.
+@partial(jax.jit, static_argnums=0, static_argnames=("has_prefix", "slots", "copies", "ahead"))
+def prefill(model, params, ids_BT, lengths_B, start=0, *, slots, has_prefix=False, copies=1, ahead=1) -> Reading:
+    """Read prompts, padded on the right to one length, into a new cache of so many slots.
 
     An encoder_decoder's encoder reads them, once; its decoder reads `start`, the id that it begins with. A decoder
     that has learned with a prefix sees all of its prompt at once.
-    """
-    rows, length = ids_BT.shape
-    slots = slots or model.config.context
-    cache = caches.empty(model.config, rows, slots)
-    positions_BT = jnp.broadcast_to(jnp.arange(length), ids_BT.shape)
-    encoder = None
-    prefix_BS = jnp.arange(slots)[None] < lengths_B[:, None] if has_prefix else None
-    if model.config.architecture == "encoder_decoder":
-        is_text_BT = positions_BT < lengths_B[:, None]
-        encoder = Tokens(ids_BT, positions_BT, is_text_BT.astype(jnp.int32))
-        lengths_B = jnp.ones_like(lengths_B)
-        ids_BT, positions_BT = jnp.full((rows, 1), start, jnp.int32), jnp.zeros((rows, 1), jnp.int32)
-    cache, logits_BV = _read(model, params, ids_BT, positions_BT, cache, lengths_B - 1, encoder, prefix_BS)
-    return Reading(cache, lengths_B, logits_BV)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
-def extend(model, settings, count, params, reading: Reading, key, first):
-    """Add `count` tokens to every row, drawn as the settings say.
 
     Args:
-      model: the Transformer. settings: samplers.Settings. count: tokens to add.
-      params: its parameters.
-      reading: what was read; donated.
-      key: of this generation; token number n draws with fold_in(key, n).
-      first: number of the first token added.
+      copies: rows that go on from each prompt, side by side.
+      ahead: most tokens that are read at once later.
+    """
+    rows, length = ids_BT.shape
+    cache = caches.empty(model.config, rows, slots, ahead)
+    positions_BT = jnp.broadcast_to(jnp.arange(length), ids_BT.shape)
+    segments_BT = (positions_BT < lengths_B[:, None]).astype(jnp.int32)
+    encoder = None
+    if model.config.architecture == "encoder_decoder":
+        encoder = Tokens(ids_BT, positions_BT, segments_BT)
+        lengths_B = jnp.ones_like(lengths_B)
+        ids_BT, positions_BT = jnp.full((rows, 1), start, jnp.int32), jnp.zeros((rows, 1), jnp.int32)
+        segments_BT = jnp.ones((rows, 1), jnp.int32)
+    cache, logits_BV = look(
+        model,
+        params,
+        ids_BT,
+        positions_BT,
+        cache,
+        lengths_B - 1,
+        segments_BT=segments_BT,
+        encoder=encoder,
+        prefix_BT=segments_BT > 0 if has_prefix else None,
+    )
+    written_BS = jnp.zeros((rows, slots), jnp.int32).at[:, : ids_BT.shape[1]].set(ids_BT * segments_BT)
+    text = samplers.Text(written_BS, lengths_B, lengths_B)
+    reading = Reading(cache, text, jnp.zeros((rows, slots), jnp.float32), logits_BV, jnp.zeros(rows, bool))
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), reading) if copies > 1 else reading
 
-    Returns:
-      The new Reading, tokens int32 `(B, count)`, and their log-probabilities under the model `(B, count)`.
+
+@partial(jax.jit, static_argnums=0, donate_argnames="reading")
+def extend(model, params, reading: Reading, keys, settings: samplers.Settings, count) -> Reading:
+    """Add up to `count` tokens to every row that is not over, drawn as the settings say.
+
+    Args:
+      model: the Transformer. params: its parameters, ready.
+      reading: what was read; donated.
+      keys: of the rows; a row's token number n draws with fold_in(its key, n), whatever stands in other rows.
+      settings: samplers.Settings.
+      count: of tokens; fewer where a row ends before, or is full.
     """
 
-    def step(reading: Reading, number):
-        tokens_B = samplers.draw(jax.random.fold_in(key, number), reading.logits, settings)
-        scores_B = jnp.take_along_axis(reading.logits, tokens_B[:, None], axis=1)[:, 0]
-        positions_B1 = reading.lengths[:, None]
-        cache, logits_BV = _read(
-            model, params, tokens_B[:, None], positions_B1, reading.cache, jnp.zeros_like(reading.lengths)
-        )
-        return Reading(cache, reading.lengths + 1, logits_BV), (tokens_B, scores_B)
+    def is_on(carry):
+        number, reading = carry
+        return (number < count) & ~jnp.all(_is_done(reading))
 
-    reading, (tokens, scores) = jax.lax.scan(step, reading, first + jnp.arange(count))
-    return reading, tokens.T, scores.T
+    def step(carry):
+        number, reading = carry
+        tokens_B = _next(reading, keys, settings)
+        return number + 1, append(model, params, reading, tokens_B, settings)
+
+    return jax.lax.while_loop(is_on, step, (0, reading))[1]
+
+
+def _is_done(reading: Reading):
+    return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
+
+
+def _next(reading: Reading, keys, settings):
+    """Return the token that is drawn for each row."""
+    keys = jax.vmap(jax.random.fold_in)(keys, reading.text.lengths - reading.text.begun)
+    return samplers.draw(keys, reading.logits, reading.text, settings)
+
+
+def append(model, params, reading: Reading, tokens_B, settings) -> Reading:
+    """Return the reading with a token added to each row that is neither over nor full, and read."""
+    text, is_done_B = reading.text, _is_done(reading)
+    rows = jnp.arange(len(tokens_B))
+    place_B = jnp.where(is_done_B, text.ids.shape[1], text.lengths)  # there is none for what is done
+    scores_B = jnp.take_along_axis(reading.logits, tokens_B[:, None], axis=1)[:, 0]
+    ids_BS = text.ids.at[rows, place_B].set(tokens_B, mode="drop")
+    scores_BS = reading.scores.at[rows, place_B].set(scores_B, mode="drop")
+    lengths_B = jnp.where(is_done_B, text.lengths, text.lengths + 1)
+    is_end_B = ~is_done_B & jnp.any(tokens_B[:, None] == settings.ends[None], axis=1)
+    cache, logits_BV = look(
+        model, params, tokens_B[:, None], text.lengths[:, None], reading.cache, jnp.zeros_like(lengths_B)
+    )
+    text = text._replace(ids=ids_BS, lengths=lengths_B)
+    return Reading(cache, text, scores_BS, logits_BV, reading.is_over | is_end_B)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lm.config.schema import defaults
 from lm.text.tokenizer import Tokenizer
 
 
@@ -40,6 +41,13 @@ def settings(section: Any, tokenizer: Tokenizer) -> Settings:
     return Settings(
         number(section.temperature), np.int32(section.top_k), number(section.top_p), np.asarray(ends, np.int32)
     )
+
+
+def greedy(tokenizer: Tokenizer) -> Settings:
+    """Return the Settings that take the likeliest token."""
+    section = defaults("sample")
+    section.temperature = 0.0
+    return settings(section, tokenizer)
 
 
 def temperature(logits_BV, value):

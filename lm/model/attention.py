@@ -19,13 +19,16 @@ class Attention(nn.Module):
     attend: Callable
 
     @nn.compact
-    def __call__(self, hidden_BTD, positions_BT, mask, cache=None, bias=None, token_values_BTKC=None):
+    def __call__(self, hidden_BTD, positions_BT, mask, cache=None, bias=None, token_values_BTKC=None, window=None):
         """Return the branch and the cache.
 
         Args:
+          mask: of the rows to themselves; None: they go on from what the cache holds.
+          cache: None, or one layer's, that is filled.
           bias: of the scores, as `attend` takes it.
           token_values_BTKC: what value embeddings add to the values (Zhou et al. 2024, arXiv 2410.17897, in the
             form of a table per token as modded-nanoGPT has it), times a learned number per head; or None.
+          window: places that are seen; None: all.
         """
         c = self.config
         layer = lambda heads, name: _projection(c, heads, name)
@@ -36,15 +39,20 @@ class Attention(nn.Module):
             query_BTHC = NORMS[c.norm](c, name="query_norm")(query_BTHC)
             key_BTKC = NORMS[c.norm](c, name="key_norm")(key_BTKC)
         if c.positions in TURNED:
-            turn = lambda x_BTHC: TURNED[c.positions](x_BTHC, positions_BT, c, is_windowed=mask.window is not None)
+            turn = lambda x_BTHC: TURNED[c.positions](x_BTHC, positions_BT, c, is_windowed=window is not None)
             query_BTHC, key_BTKC = turn(query_BTHC), turn(key_BTKC)
         if token_values_BTKC is not None:
             scale_K = self.param("value_scale", nn.initializers.ones, (c.kv_heads,), jnp.dtype(c.parameter_dtype))
             added_BTKC = scale_K.astype("float32")[None, None, :, None] * token_values_BTKC
             value_BTKC = value_BTKC + added_BTKC.astype(c.dtype)
-        if cache is not None:
-            cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT)
-            key_BTKC, value_BTKC = cache.key, cache.value
+        if mask is None:
+            cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT, is_rolling=window is not None)
+            key_BTKC, value_BTKC = caches.read(cache)
+            mask = masks.cached(positions_BT, cache.slots, window)
+        else:
+            if cache is not None:
+                cache = caches.begin(cache, key_BTKC, value_BTKC, mask.query_segments)
+            mask = mask._replace(window=window)
         cap, scale = c.attention_soft_cap, c.attention_scale
         mixed_BTHC = self.attend(query_BTHC, key_BTKC, value_BTKC, mask, c.softmax_dtype, bias, cap, scale)
         return Dense(c, (c.heads, c.head_width), (c.width,), "out", name="out")(mixed_BTHC), cache

@@ -16,10 +16,10 @@ from lm.model.norms import NORMS
 class Context(NamedTuple):
     """What every block of a pass reads.
 
-    positions: int32 `(B, T)`. mask: masks.Mask. bias: of the scores, or None. embedded: what entered the first
-    block, `(B, T, D)`. token_values: of value embeddings, `(tables, B, T, K, C)`, or None. train: dropout on.
-    layers: of this stack. segments: `(B, T)`, or None. memory: what an encoder read, (hidden `(B, S, D)`, segments
-    `(B, S)`), or None. dispatch: how tokens get to experts, see moe.DISPATCHES.
+    positions: int32 `(B, T)`. mask: masks.Mask, or None where they go on from a cache. bias: of the scores, or None.
+    embedded: what entered the first block, `(B, T, D)`. token_values: of value embeddings, `(tables, B, T, K, C)`, or
+    None. train: dropout on. layers: of this stack. segments: `(B, T)`, or None. memory: what an encoder read, (hidden
+    `(B, S, D)`, segments `(B, S)`), or None. dispatch: how tokens get to experts, see moe.DISPATCHES.
     """
 
     positions: Any
@@ -112,9 +112,8 @@ class Block(nn.Module):
         def attention(x_BTD):
             nonlocal cache
             values = None if context.token_values is None else context.token_values[layer % c.value_embeddings]
-            mask = context.mask._replace(window=window or None)
             branch_BTD, cache = Attention(c, self.attend, name="attention")(
-                x_BTD, context.positions, mask, cache, context.bias, values
+                x_BTD, context.positions, context.mask, cache, context.bias, values, window or None
             )
             return branch_BTD
 

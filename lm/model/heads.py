@@ -65,6 +65,8 @@ def _unembed(head: nn.Module, table_VD):
 
 def _kernel(head: nn.Module, outputs: int):
     c = head.config
+    if head.has_variable("params", "rows"):  # as in lm/model/dense.py
+        return head.get_variable("params", "rows").T
     initial = initializer(c, "in", c.width)
     return head.param("kernel", initial, (c.width, outputs), jnp.dtype(c.parameter_dtype)).astype(c.dtype)
 

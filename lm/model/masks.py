@@ -36,9 +36,18 @@ def packed(segments_BT, is_causal: bool = True, prefix_BT=None) -> Mask:
     return Mask(places, places, segments_BT, segments_BT, is_causal, prefix_BT)
 
 
-def cached(positions_BT, length: int, prefix_BS=None) -> Mask:
-    """Return the mask of queries at `positions_BT` over a cache of `length` slots, slot p holding position p."""
-    return Mask(positions_BT, jnp.arange(length)[None], prefix=prefix_BS)
+def cached(positions_BT, slots: int, window: int | None = None) -> Mask:
+    """Return the mask of queries at `positions_BT`, just written to a cache of so many slots.
+
+    Slot p holds position p; with a window, in which slots are used anew, the last p that is so modulo their number.
+    """
+    slots_1S = jnp.arange(slots)[None]
+    if window is None:
+        return Mask(positions_BT, slots_1S)
+    last_B1 = jnp.max(positions_BT, axis=1, keepdims=True)
+    places_BS = last_B1 - (last_B1 - slots_1S) % slots
+    unseen = jnp.iinfo(jnp.int32).max
+    return Mask(positions_BT, jnp.where(places_BS < 0, unseen, places_BS), window=window)
 
 
 def across(segments_BT, segments_BS) -> Mask:

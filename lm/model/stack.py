@@ -45,6 +45,9 @@ class Stack(nn.Module):
             return hidden_BTD, tuple(outs)
 
         pattern = tuple(c.windows) or (0,)
+        if cache is not None:
+            hidden_BTD, cache, routing = _cached(layer, hidden_BTD, params, cache, pattern)
+            return self._normed(hidden_BTD), cache, routing
         if c.remat != "none":
             # Only in a loop's body can XLA not find the forward pass again and keep what should be recomputed.
             is_loop = max(c.unroll, len(pattern)) < self.layers and self.layers % len(pattern) == 0
@@ -52,14 +55,36 @@ class Stack(nn.Module):
         inputs = params, cache, jnp.arange(self.layers), keys
         unroll = min(c.unroll, self.layers)
         hidden_BTD, (cache, routing) = _patterned(layer, hidden_BTD, inputs, pattern, self.layers, unroll)
-        hidden_BTD = hidden_BTD if c.wiring == "post" else NORMS[c.norm](c, name="norm")(hidden_BTD)
-        return hidden_BTD, cache, routing
+        return self._normed(hidden_BTD), cache, routing
+
+    def _normed(self, hidden_BTD):
+        return (
+            hidden_BTD
+            if self.config.wiring == "post"
+            else NORMS[self.config.norm](self.config, name="norm")(hidden_BTD)
+        )
 
 
 def _initial(block: Block, key, hidden_BTD, context: Context, layers: int):
     """Return the parameters of all layers, each drawn by a key of its own."""
     one = lambda key: block.init(key, hidden_BTD, None, 0, 0, context._replace(train=False))["params"]
     return jax.vmap(one)(jax.random.split(key, layers))
+
+
+def _cached(layer, hidden_BTD, params, cache, pattern):
+    """Return the hidden states after all layers, their caches and Routings; layers have caches of various sizes.
+
+    Args:
+      params: stacked, or a tuple of the layers' own, so that none is copied out of the stack token after token.
+    """
+    caches, routings = [], []
+    for number, mine in enumerate(cache):
+        one = params[number] if isinstance(params, tuple) else jax.tree.map(lambda leaf: leaf[number], params)  # noqa: B023
+        inputs = one, mine, number, None
+        hidden_BTD, (mine, routing) = layer(hidden_BTD, inputs, pattern[number % len(pattern)])
+        caches.append(mine)
+        routings.append(routing)
+    return hidden_BTD, tuple(caches), jax.tree.map(lambda *leaves: jnp.stack(leaves), *routings)
 
 
 def _patterned(layer, hidden_BTD, inputs, pattern, layers: int, unroll: int):

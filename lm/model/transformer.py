@@ -134,12 +134,12 @@ class Transformer(nn.Module):
 
         Args:
           inputs_BT: int32 ids.
-          positions_BT: int32, a token's place in its record; with a cache, also its slot.
-          segments_BT: int32, which record each token belongs to; needed without a cache.
-          cache: None, or a Cache that the positions are written to and read from.
+          positions_BT: int32, a token's place in its record; with a cache, in the text so far.
+          segments_BT: int32, which record each token belongs to; None: they go on from what the cache holds.
+          cache: None, or the layers' Caches, which are filled; with segments a text's beginning, padded at its end.
           train: apply dropout; needs the rng `dropout` when a rate is not 0.
           types_BT: int32 below model.token_types; None: 0.
-          prefix_BT: bool, tokens that all of their segment see in a decoder; with a cache `(B, slots)`; or None.
+          prefix_BT: bool, tokens that all of their segment see in a decoder; or None.
           encoder: what the encoder of an encoder–decoder reads; None with a cache that holds it.
         """
         c = self.config
@@ -151,10 +151,7 @@ class Transformer(nn.Module):
             hidden_BSD, _, routing = self._read(embed, encoder, mask, "encoder", train, dispatch)
             memory = hidden_BSD, encoder.segments
         is_encoder = c.architecture == "encoder"
-        if cache is None:
-            mask = masks.packed(segments_BT, not is_encoder, prefix_BT)
-        else:
-            mask = masks.cached(positions_BT, cache.key.shape[2], prefix_BT)
+        mask = None if segments_BT is None else masks.packed(segments_BT, not is_encoder, prefix_BT)
         tokens = Tokens(inputs_BT, positions_BT, segments_BT)
         stack = "encoder" if is_encoder else "decoder"
         hidden_BTD, cache, more = self._read(embed, tokens, mask, stack, train, dispatch, types_BT, memory, cache)
