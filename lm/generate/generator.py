@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from lm.generate import speculative
 from lm.generate.method import Written, ready
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
@@ -38,9 +40,17 @@ class Completion(NamedTuple):
 class Generator:
     """A Bundle's model, ready to write many times."""
 
-    def __init__(self, bundle: Bundle):
+    def __init__(self, bundle: Bundle, draft: Bundle | None = None):
+        """Take a model, and what guesses for it where sample.draft is a PLACE.
+
+        Raises:
+          Refusal: it is none that continues text, or the draft's tokens are others.
+        """
         self._is_marked = bundle.config.objective.name in ("span", "mixture")
         self.ready = ready(bundle)
+        self._draft = draft and ready(draft)
+        if self._draft:
+            speculative.check(self.ready, self._draft)
 
     def __call__(
         self, prompts: Sequence[str | Sequence[int]], section: Any, watch: Watch | None = None
@@ -61,8 +71,16 @@ class Generator:
         rows = [self._ids(prompt) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
-        written = sample(self.ready, rows, section, desk.see)
+        written = self._way(section)(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
+
+    def _way(self, section: Any) -> Callable[..., list[Written]]:
+        """Return how the section would have texts written."""
+        if section.draft == "lookup":
+            return speculative.speculate
+        if section.draft and self._draft is None:
+            raise Refusal(f"sample.draft is {section.draft!r}: it is a PLACE, and nobody opened it; give its Bundle.")
+        return partial(speculative.speculate, draft=self._draft) if section.draft else sample
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         tokenizer, context = self.ready.tokenizer, self.ready.model.config.context
@@ -82,14 +100,19 @@ class Generator:
 
 
 def generate(
-    bundle: Bundle, prompts: Sequence[str | Sequence[int]], section: Any, watch: Watch | None = None
+    bundle: Bundle,
+    prompts: Sequence[str | Sequence[int]],
+    section: Any,
+    watch: Watch | None = None,
+    draft: Bundle | None = None,
 ) -> list[Completion]:
     """Return what a Generator does once.
 
     Raises:
-      Refusal: the model is none that continues text, or a prompt leaves no room in its context.
+      Refusal: the model is none that continues text, the draft's tokens are others, or a prompt leaves no room in its
+        context.
     """
-    return Generator(bundle)(prompts, section, watch)
+    return Generator(bundle, draft)(prompts, section, watch)
 
 
 class _Desk:
