@@ -212,10 +212,11 @@ def _ids(tokenizer: Tokenizer, text: str, name: str) -> tuple[int, ...]:
 
 
 def _spellings(tokenizer: Tokenizer, text: str) -> list[tuple[int, ...]]:
-    """Return the ids of a text as it begins a text, stands behind a space, and goes on; of those that end alike one."""
+    """Return the ids of a text as it begins a text, follows a space, and goes on; of those that end alike, one."""
     line, behind = tokenizer.encode("\n").tolist(), tokenizer.encode("\n" + text).tolist()
     found = {_ids(tokenizer, text, "banned"), tuple(tokenizer.encode(" " + text).tolist())}
-    if behind[: len(line)] == line and len(behind) > len(line):
+    if behind[: len(line)] == line:
         found.add(tuple(behind[len(line) :]))
+    found -= {()}
     is_needed = lambda ids: not any(ids != other and ids[-len(other) :] == other for other in found)
     return sorted(filter(is_needed, found))

@@ -1,5 +1,6 @@
 """Samplers against NumPy and Transformers, and draws against the probabilities that they should have."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,11 +9,16 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import tokenizers
 from scipy import stats
 
 from lm.config import defaults
 from lm.generate import samplers
+from lm.generate.generator import generate
 from lm.generate.samplers import Settings, Text
+from lm.refusal import Refusal
+from lm.text.learn import learn
+from lm.text.tokenizer import Tokenizer
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "samplers.npz"))
 CASES = json.loads(str(GOLDEN["cases"]))
@@ -325,3 +331,55 @@ def _phrases(settings):
         for ids, bias in zip(settings.phrases, settings.biases, strict=True)
         if ids[-1] >= 0
     }
+
+
+def _learned(kind, text=()):
+    section = defaults("data")
+    section.update({"tokenizer": kind, "sentinels": 0})
+    return learn(section, text)
+
+
+def test_phrases_of_bytes_and_of_a_learned_vocabulary():
+    """A text to bias is encoded alone; one to ban also behind a space, if other tokens write it there."""
+    section = defaults("sample")
+    section.update({"logit_bias": (" the=2.5", "x==-1"), "banned": ("cat", " dog")})
+    section = ml_collections.FrozenConfigDict(section)
+    letters = _learned("byte")
+    settings = samplers.settings(section, letters)
+    texts = {" the": 2.5, "x=": -1.0, "cat": -np.inf, " dog": -np.inf}
+    assert _phrases(settings) == {tuple(text.encode()): bias for text, bias in texts.items()}
+    assert settings.ends.tolist() == [letters.end, -1, -1, -1]
+    words = _learned("bpe:300", ["the cat and a dog, cat, dog; the concatenation of a cat and the dogs\n"] * 9)
+    phrases = _phrases(samplers.settings(section, words))
+    spelled = {tuple(map(words.spelled, ids)): bias for ids, bias in phrases.items()}
+    texts = {("Ġthe",): 2.5, ("x", "="): -1.0, ("cat",): -np.inf, ("Ġcat",): -np.inf, ("Ġdog",): -np.inf}
+    assert spelled == texts
+
+
+def test_a_banned_word_goes_on_without_the_space_that_its_tokenizer_adds():
+    """As SentencePiece's models: alone "cat" is " cat"; in a line's midst it is not."""
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -3.0), ("▁cat", -1.0), ("cat", -1.5), ("\n", -2.0)]
+    inner = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, 0))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    tokenizer = Tokenizer(inner, "file:pieces.json", "</s>")
+    section = defaults("sample")
+    section.banned = ("cat",)
+    assert set(_phrases(samplers.settings(ml_collections.FrozenConfigDict(section), tokenizer))) == {(3,), (4,)}
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "banned"])
+def test_a_text_without_tokens_is_refused(made, name):
+    with pytest.raises(Refusal, match=rf"^sample\.{name} has ' ': the tokenizer 'numbers' makes no token of it"):
+        made(**{name: [" =1" if name == "logit_bias" else " "]})
+
+
+def test_what_is_written_obeys(parrot, sampling):
+    """Through the loop, with the text that it keeps, by a model that would break each rule."""
+    bundle = parrot("abcdefg", context=61)
+    write = lambda **fields: generate(bundle, ["abc"], sampling(max_new_tokens=23, **fields))[0].tokens
+    pairs = lambda tokens: [*itertools.pairwise([*b"abc", *tokens])]
+    plain = write()
+    assert bytes(plain[:11]) == b"defgabcdefg"
+    assert len(set(pairs(plain))) == 7 and len(set(pairs(write(no_repeat_ngram=2)))) == 25
+    assert ord("f") not in write(banned=("f",)) and b"de" not in bytes(write(banned=("de",)))
+    assert len(set(plain)) == 7 and len(set(write(presence_penalty=100.0))) == 23
