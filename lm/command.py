@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from lm.config import reference, schema
-from lm.config.files import check_flag_names
+from lm.config.files import as_tuples, check_flag_names
 from lm.refusal import Refusal, nearest
 
 USAGE_EXIT = 2
@@ -38,7 +38,7 @@ def run(
             os._exit(0)  # without a word about a reader that has gone
         try:
             check_flag_names(arguments[1:])
-            rest = flags.FLAGS(arguments)
+            rest = flags.FLAGS(as_tuples(arguments))
             if rest[1:] and not takes:
                 raise Refusal(f"{rest[1]!r} is not a flag; see --help.")
             if takes and not rest[1:]:
@@ -87,6 +87,15 @@ def define_section(name: str, what: str) -> flags.FlagHolder:
     except Refusal as refusal:
         _fail(str(refusal))
     return config_flags.DEFINE_config_dict(name, schema.defaults(name), what)
+
+
+def define_extend() -> flags.FlagHolder:
+    """Define `--extend=KIND:FACTOR`, as lm/weights/extend.py takes it."""
+    words = (
+        "KIND:FACTOR, such as yarn:4: a context FACTOR times as long as the model's, its positions squeezed by that "
+        "kind of model.rotary_scaling; empty: as it was made"
+    )
+    return flags.DEFINE_string("extend", "", words)
 
 
 def _sentence(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Config files and flags: their arguments, exact JSON, and the names of overrides."""
 
+import ast
 import json
 import os
 from collections.abc import Mapping
@@ -86,3 +87,24 @@ def check_flag_names(arguments: list[str]) -> None:
             field = name.removeprefix("config.")
             if field not in schema.FIELDS:
                 raise Refusal(f"there is no config field {field!r}{nearest(field, schema.FIELDS)}.")
+
+
+def as_tuples(arguments: list[str]) -> list[str]:
+    """Return the arguments with a lone text for a field of texts as a tuple of it: `--sample.stop=User:`.
+
+    What is written as a tuple, a list or a quoted text stays so; else the flags' parser would read 12 as a number, and
+    refuse a text that has a comma or a space.
+    """
+    return [_as_tuple(argument) for argument in arguments]
+
+
+def _as_tuple(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    field = schema.FIELDS.get(flag.lstrip("-").removeprefix("config."))
+    if not (argument.startswith("--") and equals and field and field.element is str):
+        return argument
+    try:
+        is_written = isinstance(ast.literal_eval(value), tuple | list | str)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        is_written = False
+    return argument if is_written else f"{flag}={(value,)!r}"

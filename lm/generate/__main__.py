@@ -1,22 +1,29 @@
-"""Continue a prompt with a trained model; an encoder_decoder answers it, an encoder fills its gaps.
+"""Continue a prompt with a trained model; an encoder_decoder answers it, an encoder fills its gaps; or talk with it.
 
     python -m lm.generate --from=runs/quickstart --prompt="def main" --sample.temperature=0.7
     python -m lm.generate --from=runs/bert --prompt="The [MASK] sat on the mat."
+    python -m lm.generate --from=runs/quickstart --json < prompt.txt
+    python -m lm.generate --from=SmolLM2-135M-Instruct --chat --system="You answer in one sentence."
 
-The text goes to stdout as it appears, and nothing else does. With --sample.sequences above 1 the texts are
-printed one after another, a line of --- between them; with --json, one object a line. Of every gap the likeliest
-tokens are printed in quotes, one a line behind its probability, with an empty line between two gaps.
+The text goes to stdout as it appears, and nothing else does. The prompt is --prompt, or what --prompt_file holds, or
+stdin; without any a new text begins. Of several texts (--sample.sequences, or a .jsonl file of prompts) one is printed
+after another, a line of --- between them; with --json, one object a line. Of every gap the likeliest tokens are printed
+in quotes, one a line behind its probability, with an empty line between two gaps. Fields that are not given are as the
+run's config has them, or generation_config.json.
 """
 
 import json
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from lm import command
-from lm.config.resolve import check_fields
+from lm.config import sample
+from lm.config.resolve import check_fields, flatten
+from lm.refusal import Refusal
 
 FROM = flags.DEFINE_string(
     "from",
@@ -25,54 +32,125 @@ FROM = flags.DEFINE_string(
     "a .safetensors or .gguf file",
     required=True,
 )
-PROMPT = flags.DEFINE_string("prompt", "", "text to continue, to answer, or with mask tokens; empty: begin a new text")
+PROMPT = flags.DEFINE_string(
+    "prompt", None, "text to continue, to answer, or with mask tokens; empty: begin a new text; -: what stdin holds"
+)
+PROMPT_FILE = flags.DEFINE_string(
+    "prompt_file",
+    None,
+    'file whose whole text, but for its last line\'s end, is the prompt; .jsonl: a line a prompt, {"prompt": TEXT}',
+)
+STREAM = flags.DEFINE_bool("stream", None, "print the text as it appears; the default where it is one, without --json")
 JSON = flags.DEFINE_bool(
     "json",
     False,
-    "print one JSON object a sequence: text, tokens, logprobs, finish_reason; or a list a gap: text, token, logprob",
+    "print one JSON object a sequence: prompt (its number), prompt_tokens (how many), text, tokens, logprobs, "
+    "finish_reason, seconds; or a list a gap: text, token, logprob",
 )
+CHAT = flags.DEFINE_bool(
+    "chat", False, "answer line after line of stdin, by the model's own chat template; /help says more"
+)
+SYSTEM = flags.DEFINE_string("system", "", "what the model is told before a --chat")
 SAMPLE = command.define_section("sample", "how text is drawn")
 
 
 def main() -> None:
     """Open, generate, print."""
-    section = SAMPLE.value
-    check_fields(section.to_dict(), "sample.")
-    import ml_collections
+    given = _given()
+    prompts = [] if CHAT.value else _prompts()
 
-    from lm.generate.generator import generate
-    from lm.weights.place import open_place
+    from lm.generate import defaults
+    from lm.weights.place import describe, open_place
 
+    try:
+        sample.check(flatten(SAMPLE.value.to_dict(), "sample."))
+    except Refusal:  # unless the model's own defaults make up for it, it is said before the model is read
+        described = describe(FROM.value)
+        defaults.section(described.config, described.tokenizer, given)
     bundle = open_place(FROM.value)
     architecture = bundle.config.model.architecture
+    if architecture != "decoder" and "" in prompts:
+        what = "gap to fill" if architecture == "encoder" else "text to answer"
+        raise Refusal(f"the prompt is empty: an {architecture} needs one, since there is no {what} without it.")
     if architecture == "encoder":
-        return _fill(bundle)
+        return _fill(bundle, prompts)
+    say = lambda words: print(words, file=sys.stderr, flush=True)
+    section = defaults.section(bundle.config, bundle.tokenizer, given, say)
+    if CHAT.value:
+        from lm.generate.chat import talk
 
-    before = "" if architecture == "encoder_decoder" else PROMPT.value
-    unsaid = [before]
+        return talk(bundle, _single(section), SYSTEM.value)
+    return _continue(bundle, prompts, section)
+
+
+def _given() -> dict[str, Any]:
+    """Return the fields that are said, and refuse what can be refused before there is a model."""
+    fields = flatten(SAMPLE.value.to_dict(), "sample.")
+    check_fields(fields)
+    given = {name: value for name, value in fields.items() if name in flags.FLAGS}  # only what is said is defined
+    if CHAT.value:
+        for flag in (PROMPT, PROMPT_FILE):
+            if flag.value is not None:
+                raise Refusal(f"--{flag.name} is given, and --chat reads what is said from stdin: leave out one.")
+        if JSON.value or STREAM.value is False:
+            raise Refusal(f"{'--json' if JSON.value else '--nostream'} is given: --chat writes text as it appears.")
+        _single(SAMPLE.value)
+    elif SYSTEM.value:
+        raise Refusal("--system is given, which only --chat reads: put what it says into the prompt.")
+    if STREAM.value and JSON.value:
+        raise Refusal("--stream and --json are both given: leave out one, since an object is printed when it is whole.")
+    return given
+
+
+def _single(section: Any) -> Any:
+    """Return the section of a conversation, in which there is one answer."""
+    if section.sequences > 1:
+        raise Refusal(f"sample.sequences is {section.sequences}: in a --chat it must be 1.")
+    return section
+
+
+def _prompts() -> list[str]:
+    from lm.generate import prompts
+
+    return prompts.read(PROMPT.value, PROMPT_FILE.value, sys.stdin and sys.stdin.buffer)
+
+
+def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
+    """Print the prompts and what follows, or the answers alone."""
+    from lm.generate.generator import generate
+
+    is_single = len(prompts) * section.sequences == 1
+    if STREAM.value and not is_single:
+        raise Refusal(f"--stream is given, and there are {len(prompts) * section.sequences} texts: only one can be.")
+    is_streamed = is_single and not JSON.value and STREAM.value is not False
+    befores = [""] * len(prompts) if bundle.config.model.architecture == "encoder_decoder" else prompts
+    unsaid = [befores[0]]
 
     def watch(index: int, text: str) -> None:
         sys.stdout.write((unsaid.pop() if unsaid else "") + text)
         sys.stdout.flush()
 
-    is_streamed = section.sequences == 1 and not JSON.value
-    completions = generate(
-        bundle, [PROMPT.value], ml_collections.FrozenConfigDict(section), watch if is_streamed else None
-    )
+    completions = generate(bundle, prompts, section, watch if is_streamed else None)
     if is_streamed:
-        watch(0, "\n")
-    elif JSON.value:
-        for completion in completions:
-            print(json.dumps(completion._asdict(), ensure_ascii=False))
+        return watch(0, "\n")
+    owners = [number for number in range(len(prompts)) for _ in range(section.sequences)]
+    if JSON.value:
+        for number, completion in zip(owners, completions, strict=True):
+            print(json.dumps({"prompt": number, **_object(completion)}, ensure_ascii=False))
     else:
-        print("\n---\n".join(before + completion.text for completion in completions))
+        print("\n---\n".join(befores[number] + one.text for number, one in zip(owners, completions, strict=True)))
 
 
-def _fill(bundle: Any) -> None:
-    """Print what may stand in the prompt's gaps."""
+def _object(value: Any) -> dict[str, Any]:
+    """Return a named tuple, and those in it, as an object of JSON."""
+    return {name: _object(one) if hasattr(one, "_asdict") else one for name, one in value._asdict().items()}
+
+
+def _fill(bundle: Any, prompts: Sequence[str]) -> None:
+    """Print what may stand in the prompts' gaps."""
     from lm.generate.fill import fill
 
-    gaps = fill(bundle, PROMPT.value)
+    gaps = [fillings for prompt in prompts for fillings in fill(bundle, prompt)]
     if JSON.value:
         for fillings in gaps:
             print(json.dumps([filling._asdict() for filling in fillings], ensure_ascii=False))

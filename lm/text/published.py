@@ -14,8 +14,10 @@ from lm.text.tokenizer import Tokenizer, special_tokens
 
 KIND = "place"
 CONFIG = "tokenizer_config.json"
-_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-_FILES = (FILE, CONFIG, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of special tokens
+TOKENS = "special_tokens_map.json"
+TEMPLATE = "chat_template.jinja"
+_FILES = (FILE, CONFIG, TOKENS, "added_tokens.json", TEMPLATE)
 _PARTS = 1 << 20  # of a tokenizer_config.json
 
 
@@ -79,7 +81,7 @@ def write(tokenizer: Tokenizer, folder: Path, ids: Mapping[str, Any]) -> None:
 
 def _config(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, Any]:
     ids = {"mask_token_id": tokenizer.specials.mask, **ids}
-    named = {f"{role}_token": ids.get(f"{role}_token_id") for role in _ROLES}
+    named = {f"{role}_token": ids.get(f"{role}_token_id") for role in ROLES}
     spelled = {name: tokenizer.spelled(index) for name, index in named.items() if type(index) is int}
     return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **spelled}
 

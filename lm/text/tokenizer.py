@@ -101,6 +101,11 @@ class Tokenizer:
         )
 
     @property
+    def spellings(self) -> tuple[str, ...]:
+        """How the special tokens are spelled."""
+        return tuple(special_tokens(self._inner))
+
+    @property
     def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The special tokens that a published tokenizer's file puts before a text, such as Llama's <s>, and behind."""
         places = list(zip((one := self._inner.encode("a")).ids, one.special_tokens_mask, strict=True))
@@ -145,6 +150,15 @@ class Tokenizer:
         ids = {self.spelled(index): index for index in (specials.mask, *specials.sentinels) if index is not None}
         pieces = re.split(f"({'|'.join(map(re.escape, ids))})", text) if ids else [text]
         return [index for piece in pieces for index in ([ids[piece]] if piece in ids else self.encode(piece).tolist())]
+
+    def templated(self, text: str) -> list[int]:
+        """Return the ids of a text in which every special token's spelling stands for it, as a chat template's do."""
+        self._inner.encode_special_tokens = False
+        try:
+            encode = lambda: self._inner.encode(text, add_special_tokens=False).ids
+            return guarded(encode, f"the tokenizer {self.kind!r} cannot cut a text")
+        finally:
+            self._inner.encode_special_tokens = True
 
     def framed(self, ids: Iterable[int]) -> np.ndarray:
         """Return the ids of a text in the frame that its tokenizer puts around one, such as [CLS] and [SEP].
