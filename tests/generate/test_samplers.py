@@ -139,6 +139,31 @@ def test_logits_are_as_written_out(made, fields):
         assert np.abs(np.exp(logs) - np.exp(log_probabilities(LOGITS, TEXT, made()))).max() > 1e-3
 
 
+def test_any_combination_is_as_written_out(made):
+    """120 of them, each field on every other time."""
+    generator = np.random.default_rng(5)
+    choices = {
+        "temperature": (0.3, 0.8, 1.7),
+        "top_k": (2, 5, 9),
+        "top_p": (0.3, 0.7, 0.93),
+        "min_p": (0.02, 0.2),
+        "repetition_penalty": (0.8, 1.2, 3.0),
+        "frequency_penalty": (-0.7, 0.4),
+        "presence_penalty": (-0.5, 1.1),
+        "no_repeat_ngram": (1, 2, 3),
+        "min_new_tokens": (1, 3, 6),
+        "logit_bias": (["3=2.5", "1 4=-3"], ["2 5 2=6", "7 7=1.5", "6=-2"]),
+        "banned": (["5"], ["2 3", "1 4 2", "8 9"]),
+    }
+    for _ in range(120):
+        fields = {n: some[generator.integers(len(some))] for n, some in choices.items() if generator.random() < 0.5}
+        expected = [_expected(fields, row) for row in range(len(ROWS))]
+        logs = log_probabilities(LOGITS, TEXT, made(**fields))
+        np.testing.assert_allclose(logs, [one for _, one in expected], rtol=1e-4, atol=1e-5, err_msg=str(fields))
+        greedy = log_probabilities(LOGITS, TEXT, made(**fields | {"temperature": 0.0}))
+        np.testing.assert_array_equal(greedy.argmax(1), [one.argmax() for one, _ in expected])
+
+
 @pytest.mark.parametrize("case", range(len(CASES)), ids=lambda case: " ".join(CASES[case]) or "none")
 def test_logits_are_transformers(made, case):
     settings = made(**CASES[case])
@@ -195,6 +220,18 @@ def test_a_draw_is_of_its_row_alone(made):
     turned = draw(keys[::-1], LOGITS[::-1], Text(*(values[::-1] for values in TEXT)), settings)
     np.testing.assert_array_equal(turned[::-1], tokens)
     np.testing.assert_array_equal(draw(keys[1:2], LOGITS[1:2], Text(*(v[1:2] for v in TEXT)), settings), tokens[1:2])
+
+
+def test_several_lengths_of_a_text_at_once_are_as_one_by_one(made, equations):
+    """Mapped over, what is off is still skipped: each condition stays one."""
+    lengths = np.stack([TEXT.lengths, np.maximum(TEXT.lengths - 2, 0)])
+    settings = made(**CASES[-1] | {"frequency_penalty": 0.5})
+    mapped = jax.vmap(samplers.log_probabilities, (None, Text(None, None, 0), None))
+    one_by_one = [log_probabilities(LOGITS, TEXT._replace(lengths=some), settings) for some in lengths]
+    text = TEXT._replace(lengths=lengths)
+    np.testing.assert_allclose(jax.jit(mapped)(LOGITS, text, settings), one_by_one, rtol=1e-5, atol=1e-6)
+    count = lambda program, *given: sum(one.primitive.name == "cond" for one, _ in equations(program, *given))
+    assert count(mapped, LOGITS, text, settings) == count(samplers.log_probabilities, LOGITS, TEXT, settings) == 11
 
 
 def test_no_temperature_takes_the_likeliest(made):
