@@ -89,6 +89,15 @@ def define_section(name: str, what: str) -> flags.FlagHolder:
     return config_flags.DEFINE_config_dict(name, schema.defaults(name), what)
 
 
+def define_extend() -> flags.FlagHolder:
+    """Define `--extend=KIND:FACTOR`, as lm/weights/extend.py takes it."""
+    words = (
+        "KIND:FACTOR, such as yarn:4: a context FACTOR times as long as the model's, its positions squeezed by that "
+        "kind of model.rotary_scaling; empty: as it was made"
+    )
+    return flags.DEFINE_string("extend", "", words)
+
+
 def _sentence(error: Exception) -> str:
     """Return one sentence for what absl and ml_collections say of a flag."""
     if isinstance(error, flags.UnrecognizedFlagError):

@@ -111,6 +111,19 @@ def setting():
 
 
 @pytest.fixture(scope="session")
+def numbers():
+    """Return a tokenizer of the ids 0 to 12, spelled so: of the text "3 1" they are 3 and 1; 0 and 12 are ends."""
+    import tokenizers
+
+    from lm.text.tokenizer import Tokenizer
+
+    words = tokenizers.models.WordLevel({str(index): index for index in range(13)}, unk_token="0")
+    inner = tokenizers.Tokenizer(words)
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return Tokenizer(inner, "numbers", "0", others=[12])
+
+
+@pytest.fixture(scope="session")
 def assembled(setting):
     """Return a function: a bound config → (create: () → State, step: (state, batch) → (state, metrics)), as written."""
     from lm.model.transformer import Transformer, forward, initial

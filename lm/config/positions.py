@@ -42,13 +42,21 @@ FIELDS = {
         one_of(
             none="not at all",
             linear="all by rotary_factor: Chen et al. 2023",
+            ntk="by a larger base, the slowest pair by rotary_factor, the fastest not: bloc97 2023",
+            yarn="by rotary_factor what turns seldom, not at all what turns often, queries and keys stretched: "
+            "Peng et al. 2023",
             llama3="by rotary_factor what turns seldom, not at all what turns often: Llama 3.1",
         ),
     ),
     "model.rotary_factor": Field(1.0, "by how much positions are squeezed (rotary_scaling)", at_least(1)),
     "model.rotary_low": Field(1.0, "turns in the original context up to which all is squeezed (llama3)", above(0)),
     "model.rotary_high": Field(4.0, "turns in the original context from which on nothing is (llama3)", above(0)),
-    "model.rotary_original_context": Field(8192, "context before positions were squeezed (llama3)", at_least(1)),
+    "model.rotary_slow": Field(1.0, "turns in the original context up to which all is squeezed (yarn)", above(0)),
+    "model.rotary_fast": Field(32.0, "turns in the original context from which on nothing is (yarn)", above(0)),
+    "model.rotary_attention": Field(
+        0.0, "by what queries and keys are stretched (yarn); 0: by 0.1 · ln rotary_factor + 1", at_least(0)
+    ),
+    "model.rotary_original_context": Field(8192, "context before positions were squeezed (llama3, yarn)", at_least(1)),
     "model.relative_buckets": Field(32, "buckets of distances (relative positions)", at_least(2)),
     "model.relative_distance": Field(
         128, "distance from which on all share a bucket (relative positions)", at_least(2)
@@ -60,10 +68,13 @@ _WITHOUT_ROTARY = {"rotary_base": None, "rotary_window_base": 0.0, "rotary_share
 
 # Numbers, the field that decides whether they are read, and its choices that read them.
 _READERS = {
-    "model.rotary_factor": ("model.rotary_scaling", ("linear", "llama3")),
+    "model.rotary_factor": ("model.rotary_scaling", ("linear", "ntk", "yarn", "llama3")),
     "model.rotary_low": ("model.rotary_scaling", ("llama3",)),
     "model.rotary_high": ("model.rotary_scaling", ("llama3",)),
-    "model.rotary_original_context": ("model.rotary_scaling", ("llama3",)),
+    "model.rotary_slow": ("model.rotary_scaling", ("yarn",)),
+    "model.rotary_fast": ("model.rotary_scaling", ("yarn",)),
+    "model.rotary_attention": ("model.rotary_scaling", ("yarn",)),
+    "model.rotary_original_context": ("model.rotary_scaling", ("llama3", "yarn")),
     "model.relative_buckets": ("model.positions", ("relative",)),
     "model.relative_distance": ("model.positions", ("relative",)),
 }
@@ -110,6 +121,11 @@ def _check_rotary(flat: Mapping[str, Any]) -> None:
             f"(model.rotary_share is {share}), which must be even and at least 2."
         )
     check_readers(flat, FIELDS, _READERS)
-    low, high = flat["model.rotary_low"], flat["model.rotary_high"]
-    if flat["model.rotary_scaling"] == "llama3" and low >= high:
-        raise Refusal(f"model.rotary_high is {high}: it must be above model.rotary_low ({low}).")
+    for scaling, low, high in (("llama3", "rotary_low", "rotary_high"), ("yarn", "rotary_slow", "rotary_fast")):
+        below, above = flat[f"model.{low}"], flat[f"model.{high}"]
+        if flat["model.rotary_scaling"] == scaling and below >= above:
+            raise Refusal(f"model.{high} is {above}: it must be above model.{low} ({below}).")
+    if flat["model.rotary_scaling"] == "ntk" and turned < 4:
+        raise Refusal(
+            f"model.rotary_scaling is 'ntk': of a head {turned} numbers are turned, and it needs 4; use linear."
+        )

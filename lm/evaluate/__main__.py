@@ -3,6 +3,7 @@ token is a target bits per byte, and of spans how many are restored.
 
     python -m lm.evaluate --from=runs/quickstart
     python -m lm.evaluate --from=exported --data.source='files:docs/*.txt' --context=512
+    python -m lm.evaluate --from=exported --data.source='files:books/*.txt' --stride=256 --extend=yarn:4
 
 The text is the validation split of data.source, as a training run would hold it out; of a run's workdir, its own where
 nothing else is said. A table goes to stdout, or with --json one object.
@@ -28,6 +29,14 @@ FROM = flags.DEFINE_string(
     required=True,
 )
 CONTEXT = flags.DEFINE_integer("context", 0, f"tokens in a window; 0: the model's, at most {LONGEST}", lower_bound=0)
+STRIDE = flags.DEFINE_integer(
+    "stride",
+    0,
+    "score long records in windows that move on by so many tokens, so that each token is read with at least --context "
+    "minus this many before it; 0: windows side by side, packed as in training",
+    lower_bound=0,
+)
+EXTEND = command.define_extend()
 JSON = flags.DEFINE_bool("json", False, "print one JSON object")
 DATA = command.define_section("data", "the text")
 
@@ -42,15 +51,16 @@ def main() -> None:
     import jax
 
     from lm.evaluate.text import measure
+    from lm.weights.extend import extended
     from lm.weights.place import open_place
 
     say = lambda words: print(words, file=sys.stderr, flush=True)
-    bundle = open_place(FROM.value, say)
+    bundle = extended(open_place(FROM.value, say), EXTEND.value)
     jax.config.update("jax_default_matmul_precision", bundle.config.parallel.matmul_precision)
     context = CONTEXT.value or min(bundle.config.model.context, LONGEST)
-    values = measure(bundle, _section(bundle.config, given), context, say)
+    values = measure(bundle, _section(bundle.config, given), context, say, STRIDE.value)
     if JSON.value:
-        print(json.dumps({"from": str(Path(FROM.value)), "context": context, **values}))
+        print(json.dumps({"from": str(Path(FROM.value)), "context": context, "stride": STRIDE.value, **values}))
         return
     width = max(map(len, values))
     for name, value in values.items():

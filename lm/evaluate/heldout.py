@@ -62,7 +62,7 @@ def measure(
     And, where every token of the text is a target, bits_per_byte (nats / ln 2 / bytes of the scored text).
 
     Args:
-      score: (params, batch) → Sums, compiled.
+      score: (params, batch) → Sums, of all rows together or of each, compiled.
       params: the model's parameters.
       batches: every row once, each batch with the index of its part.
       parts: name of each part, and length of its text in UTF-8.
@@ -74,7 +74,7 @@ def measure(
 
     def read() -> None:
         part, found = pending.pop(0)
-        sums[part] += [float(value) for value in jax.device_get(found)]
+        sums[part] += [np.sum(value, dtype=np.float64) for value in jax.device_get(found)]
 
     for part, batch in batches:
         pending.append((part, score(params, batch)))

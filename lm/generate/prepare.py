@@ -37,8 +37,8 @@ def ready(config: Any, params: Any) -> Any:
     return _ready({name: part for name, part in params.items() if name not in stacks}, dtype) | stacks
 
 
-@partial(jax.jit, static_argnums=1)
-def _layer(block: Any, number: int) -> Any:
+@jax.jit
+def _layer(block: Any, number: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[number], block)
 
 

@@ -35,7 +35,7 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
         elif reading is None:
             texts = [cut(row + new, context) for row, new in zip(rows, added, strict=True)]
             seen = np.asarray([len(text) for text in texts], np.int32)
-            reading = _read(ready, texts, section.max_new_tokens - min(map(len, added)))
+            reading = _read(ready, texts, context)
             begun = seen - np.asarray([len(new) for new in added], np.int32)
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))

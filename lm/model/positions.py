@@ -40,14 +40,14 @@ class Sinusoidal(nn.Module):
         return waves[:, :, : c.width].astype(c.dtype)
 
 
-def rotate(x_BTHC, positions_BT, rates):
-    """Turn each pair (i, i + len(rates)) of a head by position · rates[i]; what is behind the pairs stays.
+def rotate(x_BTHC, positions_BT, rates, stretch: float = 1.0):
+    """Turn each pair (i, i + len(rates)) of a head by position · rates[i], times `stretch`; what is behind them stays.
 
     Su et al. 2021, arXiv 2104.09864, §3.2.2. Pairs halves, as Llama's published weights do; angles are float32.
     """
     half = len(rates)
     angles = positions_BT[:, :, None, None].astype(jnp.float32) * jnp.asarray(rates, jnp.float32)[None, None, None]
-    cosine, sine = jnp.cos(angles), jnp.sin(angles)
+    cosine, sine = stretch * jnp.cos(angles), stretch * jnp.sin(angles)
     first, second = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half : 2 * half].astype(jnp.float32)
     turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
     return jnp.concatenate([turned.astype(x_BTHC.dtype), x_BTHC[..., 2 * half :]], axis=-1)
@@ -61,15 +61,48 @@ def rotary_rates(config, is_windowed: bool) -> np.ndarray:
         2503.19786, §2).
     """
     half = int(config.head_width * config.rotary_share) // 2
-    has_own_base = is_windowed and config.rotary_window_base
-    base = config.rotary_window_base if has_own_base else config.rotary_base
+    base = config.rotary_window_base if _has_own_base(config, is_windowed) else config.rotary_base
     rates = base ** (-np.arange(half) / half)
-    return rates if has_own_base else SCALINGS[config.rotary_scaling](rates, config)
+    return rates if _has_own_base(config, is_windowed) else SCALINGS[config.rotary_scaling](rates, config)
+
+
+def rotary_stretch(config, is_windowed: bool) -> float:
+    """Return by what queries and keys are stretched, so that scores are by its square: YaRN's, else 1.
+
+    Where it is not given, 0.1 · ln s + 1 (Peng et al. 2023, arXiv 2309.00071, §3.4).
+    """
+    if config.rotary_scaling != "yarn" or _has_own_base(config, is_windowed):
+        return 1.0
+    return config.rotary_attention or 0.1 * math.log(config.rotary_factor) + 1
+
+
+def _has_own_base(config, is_windowed: bool) -> bool:
+    return is_windowed and config.rotary_window_base > 0
 
 
 def _linear(rates, config):
     """Squeeze positions by a factor (Chen et al. 2023, arXiv 2306.15595, §2.3)."""
     return rates / config.rotary_factor
+
+
+def _ntk(rates, config):
+    """Raise the base by s^(C/(C−2)): the slowest pair turns 1/s as fast, the fastest as before (NTK-aware: bloc97 2023,
+    as in Peng et al. 2023, arXiv 2309.00071, §3.1).
+    """
+    half = len(rates)
+    return rates * config.rotary_factor ** (-np.arange(half) / (half - 1))
+
+
+def _yarn(rates, config):
+    """Squeeze positions for pairs that turn less than `slow` times in the original context, not at all for those that
+    turn more than `fast` times; between these pairs in proportion to the pair's number (Peng et al. 2023, arXiv
+    2309.00071, §3.2, its published code, which rounds to whole pairs).
+    """
+    half = len(rates)
+    pair = lambda turns: half * math.log(config.rotary_original_context / (turns * 2 * math.pi), config.rotary_base)
+    first, last = max(math.floor(pair(config.rotary_fast)), 0), min(math.ceil(pair(config.rotary_slow)), 2 * half - 1)
+    squeezed = np.clip((np.arange(half) - first) / (last - first or 0.001), 0, 1)
+    return (1 - squeezed) * rates + squeezed * rates / config.rotary_factor
 
 
 def _llama3(rates, config):
@@ -82,7 +115,7 @@ def _llama3(rates, config):
 
 
 def _rotary(x_BTHC, positions_BT, config, is_windowed: bool):
-    return rotate(x_BTHC, positions_BT, rotary_rates(config, is_windowed))
+    return rotate(x_BTHC, positions_BT, rotary_rates(config, is_windowed), rotary_stretch(config, is_windowed))
 
 
 class Alibi(nn.Module):
@@ -143,6 +176,7 @@ def bucket(distance, buckets: int, farthest: int, is_causal: bool = True):
 
 ADDED = {"learned": Learned, "sinusoidal": Sinusoidal}  # (config)(positions_BT) → (B, T, D)
 TURNED = {"rotary": _rotary}  # (x (B, T, H, C), positions_BT, config, is_windowed) → the same shape
-SCALINGS = {"none": lambda rates, config: rates, "linear": _linear, "llama3": _llama3}  # radians per position, NumPy
+# (radians per position of each pair, config) → the same squeezed, NumPy
+SCALINGS = {"none": lambda rates, config: rates, "linear": _linear, "ntk": _ntk, "yarn": _yarn, "llama3": _llama3}
 # (config, is_causal)() → (distance (B or 1, T, S) → (B or 1, H, T, S), float32)
 BIASES = {"alibi": Alibi, "relative": Relative}

@@ -13,6 +13,7 @@ from lm.weights.published import spelled
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _SHARE, _LOCAL, _CONTEXT = "partial_rotary_factor", "rope_local_base_freq", "original_max_position_embeddings"
+_ATTENTION = "attention_factor"
 
 # Their rope_type → our rotary_scaling, and its numbers: their name → our field.
 _SCALINGS: dict[str, tuple[str, dict[str, str]]] = {
@@ -27,7 +28,18 @@ _SCALINGS: dict[str, tuple[str, dict[str, str]]] = {
             _CONTEXT: "rotary_original_context",
         },
     ),
+    "yarn": (
+        "yarn",
+        {
+            "factor": "rotary_factor",
+            "beta_slow": "rotary_slow",
+            "beta_fast": "rotary_fast",
+            _ATTENTION: "rotary_attention",
+            _CONTEXT: "rotary_original_context",
+        },
+    ),
 }
+_ABSENT = {"beta_slow": 1.0, "beta_fast": 32.0, _ATTENTION: 0.0}  # what a number is where they have none; 0: derived
 
 
 def names(row: Rotary) -> list[str]:
@@ -68,6 +80,11 @@ def read(row: Rotary, theirs: Mapping[str, Any], fields: Mapping[str, Any]) -> d
     found["rotary_scaling"], numbers = _SCALINGS[kind]
     if _CONTEXT in numbers:
         given.setdefault(_CONTEXT, fields["context"])
+    if given.get(_ATTENTION) == 0:
+        raise Refusal(f"config.json: {_ATTENTION} is {spelled(given[_ATTENTION])}: it must be above 0.")
+    given |= {name: given.get(name) or value for name, value in _ABSENT.items() if name in numbers}
+    if kind == "yarn" and given.get("truncate") is True:  # as without it
+        del given["truncate"]
     if odd := sorted(given.keys() ^ numbers.keys()):
         words = f"it has or lacks {', '.join(map(spelled, odd[:3]))}"
         raise Refusal(f"config.json: rope_parameters is {spelled(given | {'rope_type': kind})}: {words}.")
@@ -80,8 +97,13 @@ def write(row: Rotary, section: Any) -> dict[str, Any]:
         raise Refusal(
             f"model.positions is {section.positions!r}: the published layout of {section.family} holds only 'rotary'."
         )
-    kind, fields = next((kind, fields) for kind, (ours, fields) in _SCALINGS.items() if ours == section.rotary_scaling)
-    scaling = {"rope_type": kind} | {name: section[field] for name, field in fields.items()}
+    kinds = [kind for kind, (ours, _) in _SCALINGS.items() if ours == section.rotary_scaling]
+    if not kinds:
+        words = ", ".join(ours for ours, _ in _SCALINGS.values())
+        raise Refusal(f"model.rotary_scaling is {section.rotary_scaling!r}: published layouts hold only {words}.")
+    (kind,) = kinds
+    numbers = {name: section[field] for name, field in _SCALINGS[kind][1].items()}
+    scaling = {"rope_type": kind} | {name: value for name, value in numbers.items() if value != _ABSENT.get(name)}
     full = scaling | {"rope_theta": section.rotary_base}
     theirs: dict[str, Any] = {[*row.older, "rope_theta"][0]: section.rotary_base}
     if row.share is not None:

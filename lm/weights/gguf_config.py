@@ -199,12 +199,17 @@ def _head(path: Path, config: Mapping[str, Any], said: dict[str, Any]) -> int:
 def _scaling(path: Path, said: dict[str, Any]) -> dict[str, Any] | None:
     kind = said.pop(f"{_SCALING}type", "none")
     factor = said.pop(f"{_SCALING}factor", 0.0)
-    said.pop(f"{_SCALING}original_context_length", None)
+    text = said.pop(f"{_SCALING}original_context_length", None)
     if kind == "none":
         return None
-    if kind != "linear" or not _can_be(factor, True) or factor < 1:
+    if kind not in ("linear", "yarn") or not _can_be(factor, True) or factor < 1:
         _refuse(path, f"it says {_SCALING}type = {str(kind)[:60]}, factor = {factor!r}, which cannot be followed")
-    return {"rope_type": kind, "factor": _shortest(factor)}
+    scaling = {"rope_type": kind, "factor": _shortest(factor)}
+    if kind == "linear" or text is None:
+        return scaling
+    if not _can_be(text, False):
+        _refuse(path, f"it says {_SCALING}original_context_length = {text!r}, which cannot be followed")
+    return scaling | {"original_max_position_embeddings": text}
 
 
 def _scaling_out(given: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -213,13 +218,14 @@ def _scaling_out(given: dict[str, Any], kind: str) -> dict[str, Any]:
     scaling = {name: value for name, value in scaling.items() if value is not None}
     name = scaling.pop("rope_type", None) or scaling.pop("type", None)
     factor = scaling.pop("factor", 1.0)
-    scaling.pop("original_max_position_embeddings", None)
+    text = scaling.pop("original_max_position_embeddings", None)
     if name == "default" and not scaling:
         return {}
     if name == "llama3" and scaling == _LLAMA3 and FORMS[kind].architecture == "llama":
         return {}
-    if name == "linear" and not scaling:
-        return {f"{_SCALING}type": name, f"{_SCALING}factor": float(factor)}
+    if name in ("linear", "yarn") and not scaling:
+        before = {f"{_SCALING}original_context_length": text} if name == "yarn" and text else {}
+        return {f"{_SCALING}type": name, f"{_SCALING}factor": float(factor)} | before
     raise Refusal(f"a GGUF file of {kind} cannot say rope_scaling of type {name!r} with {scaling}.")
 
 

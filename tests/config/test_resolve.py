@@ -215,6 +215,19 @@ FIELD_TABLE = [
         "4.0",
         "model.rotary_low (4.0)",
     ),
+    (
+        {"model.family": "llama", "model.rotary_scaling": "yarn", "model.rotary_slow": 32.0},
+        "model.rotary_fast",
+        "32.0",
+        "model.rotary_slow (32.0)",
+    ),
+    (
+        {"model.family": "llama", "model.rotary_scaling": "ntk", "model.rotary_attention": 1.5},
+        "model.rotary_attention",
+        "1.5",
+        "it is for yarn",
+    ),
+    ({"model.family": "llama", "model.head_width": 2, "model.rotary_scaling": "ntk"}, "'ntk'", "2 numbers", "needs 4"),
     ({"model.positions": "learned", "model.rotary_base": 500.0}, "model.rotary_base", "500.0", "learned"),
     ({"model.rotary_base": 500.0}, "model.rotary_base", "500.0", "learned"),
     (

@@ -113,8 +113,45 @@ def test_any_of_several_ends_stops(bundle, sampling, monkeypatch):
 def test_sequences_differ_and_seeds_repeat(bundle, sampling):
     draw = lambda seed: generate(bundle, PROMPTS[:2], sampling(temperature=1.0, sequences=3, seed=seed))
     once, again, other = draw(0), draw(0), draw(1)
-    assert len(once) == 6 and once == again
+    tokens = lambda completions: [completion.tokens for completion in completions]
+    assert len(once) == 6 and tokens(once) == tokens(again)
     assert len({tuple(completion.tokens) for completion in once + other}) == 12
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3"])
+def test_prompts_side_by_side_are_prompts_alone(byte_bundle, sampling, family):
+    """Drawn ones too: what a text becomes depends on no other; past the context, with ends at different times."""
+    bundle = byte_bundle(model__family=family, model__tied=False)
+    section = sampling(temperature=1.3, sequences=2, max_new_tokens=30)
+    together = generate(bundle, PROMPTS, section)
+    alone = [completion for prompt in PROMPTS for completion in generate(bundle, [prompt], section)]
+    assert [one.tokens for one in together] == [one.tokens for one in alone]
+    np.testing.assert_allclose(together[3].logprobs, alone[3].logprobs, atol=1e-4)
+    assert len({tuple(one.tokens) for one in together}) == 6
+
+
+@pytest.mark.parametrize("stop", [("cd",), ("xx", "de"), ("\ufffd", "abcdefa")])
+def test_a_stop_string_ends_the_text(parrot, sampling, stop):
+    """Also one over several tokens; none of it is shown, and what only begins like one is."""
+    section = sampling(max_new_tokens=24, stop=stop)
+    (completion,), seen = _watched(parrot("abcdef", 64), ["abcdef"], section)
+    whole = "abcdef" * 4
+    places = [whole.find(one) for one in stop if one in whole]
+    assert completion.text == whole[: min(places)] == "".join(seen)
+    assert completion.finish_reason == "stop_string" and len(completion.tokens) < 24
+
+
+def test_a_stop_string_that_does_not_come(parrot, sampling):
+    """Its beginning is the text's end."""
+    (completion,), seen = _watched(parrot("abcdef", 64), ["abcdef"], sampling(max_new_tokens=9, stop=("cdx", "abcx")))
+    assert completion.text == "abcdefabc" and completion.finish_reason == "length" and len(seen) > 1
+
+
+def test_ids_are_taken_as_they_are(bundle, sampling):
+    (text, ids) = generate(bundle, ["Hello", [*b"Hello"]], sampling())
+    assert text.tokens == ids.tokens
+    with pytest.raises(Refusal, match="has 13 tokens"):
+        generate(bundle, [[1] * 13], sampling())
 
 
 def test_logprobs_are_the_models_whatever_the_sampler(bundle, sampling, likeliest):
@@ -206,29 +243,32 @@ def test_answers_of_a_full_context_differ(answering, sampling):
     drawn = generate(answering, ["x" * 12], sampling(temperature=1.0, sequences=3, max_new_tokens=8))
     assert len({tuple(completion.tokens) for completion in drawn}) == 3
     assert [len(completion.tokens) for completion in drawn] == [8, 8, 8]
-    with pytest.raises(Refusal, match="has 13 tokens"):
+    with pytest.raises(Refusal, match="has 14 tokens"):
         generate(answering, ["x" * 13], sampling())
 
 
 def test_few_programs_are_compiled(byte_bundle, sampling):
-    """One to read prompts of up to 16 tokens, two to add 8 tokens and 1; one more for prompts of up to 32."""
-    bundle, section, compiled = byte_bundle(model__context=61), sampling(temperature=1.0, max_new_tokens=99), []
-    count = lambda event, seconds, **words: compiled.append(words) if "backend_compile" in event else None
+    """One to add tokens, whatever the settings; one for every length that is read: 16, 20 and 32, as a full context."""
+    bundle, compiled = byte_bundle(model__context=61), []
+    prompts = ("Hello", "Hi", "nine long", "sixteen long now", "xyz", "x" * 17, "x" * 31, "")
+
+    def count(event, seconds, **words):
+        if "backend_compile" in event and words.get("fun_name") in ("jit(prefill)", "jit(extend)"):
+            compiled.append(words["fun_name"])
+
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        numbers = []
-        for prompt in ("Hello", "Hi", "nine long", "sixteen long now", "xyz", "x" * 17, "x" * 31, ""):
-            generate(bundle, [prompt], section)
-            numbers.append(len(compiled))
+        for number, prompt in enumerate(prompts):
+            generate(bundle, [prompt], sampling(temperature=number / 3, top_k=number, max_new_tokens=99 - number))
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
-    assert 3 <= numbers[0] <= 4 and set(numbers[:5]) == {numbers[0]} and numbers[-1] <= numbers[0] + 1, compiled
+    assert sorted(compiled) == ["jit(extend)", *["jit(prefill)"] * 3]
 
 
 def test_a_long_context_takes_no_more_memory_than_the_text(byte_bundle, sampling, monkeypatch):
     slots, empty = [], caches.empty
     monkeypatch.setattr(
-        caches, "empty", lambda config, rows, length: slots.append(length) or empty(config, rows, length)
+        caches, "empty", lambda config, rows, length, ahead: slots.append(length) or empty(config, rows, length, ahead)
     )
     long = byte_bundle(model__family="llama", model__context=4096)
     assert len(generate(long, PROMPTS[:1], sampling())[0].tokens) == 9

@@ -1,86 +1,327 @@
-"""Samplers against NumPy, and draws against the probabilities that they should have."""
+"""Samplers against NumPy and Transformers, and draws against the probabilities that they should have."""
+
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from scipy import stats
 
+from lm.config import defaults
 from lm.generate import samplers
+from lm.generate.samplers import Settings, Text
 
-LOGITS = np.random.default_rng(0).normal(0, 2, size=(5, 13)).astype(np.float32)
+GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "samplers.npz"))
+CASES = json.loads(str(GOLDEN["cases"]))
+LOGITS, ENDS = GOLDEN["logits"], GOLDEN["ends"].tolist()
+TEXT = Text(GOLDEN["ids"], GOLDEN["begun"], GOLDEN["lengths"])
+ROWS = [ids[:length].tolist() for ids, length in zip(TEXT.ids, TEXT.lengths, strict=True)]
+
+adjusted, warped, draw = jax.jit(samplers.adjusted), jax.jit(samplers.warped), jax.jit(samplers.draw)
+log_probabilities = jax.jit(samplers.log_probabilities)
 
 
-def _softmax(logits):
-    raised = np.exp(np.float64(logits) - logits.max(-1, keepdims=True))
-    return raised / raised.sum(-1, keepdims=True)
+@pytest.fixture(scope="module")
+def made(numbers):
+    """Return a function: fields of the section, 1.0 being the temperature → Settings for the ids as words."""
+
+    def make(**fields):
+        section = defaults("sample")
+        section.update({"temperature": 1.0} | {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        return samplers.settings(ml_collections.FrozenConfigDict(section), numbers)
+
+    return make
+
+
+# ---- Each method, written out for a row: logits (V,), float64, and the ids before in; logits out.
+
+
+def _probabilities(logits):
+    raised = np.exp(logits - logits.max())
+    return raised / raised.sum()
+
+
+def _biased(logits, ids, phrase, bias):
+    *others, last = phrase
+    if ids[len(ids) - len(others) :] == others:
+        logits[last] += bias
+    return logits
+
+
+def _less_repeated(logits, ids, penalty):
+    for token in set(ids):
+        logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+    return logits
+
+
+def _less_frequent(logits, added, frequency, presence):
+    for token in added:
+        logits[token] -= frequency
+    for token in set(added):
+        logits[token] -= presence
+    return logits
+
+
+def _without_ngrams(logits, ids, size):
+    there = {tuple(ids[place : place + size]) for place in range(len(ids) - size + 1)}
+    for token in range(len(logits)):
+        if size and (*ids[len(ids) - size + 1 :], token)[-size:] in there and len(ids) >= size - 1:
+            logits[token] = -np.inf
+    return logits
 
 
 def _top_k(logits, count):
-    out = np.full_like(logits, -np.inf)
-    for row, kept in zip(logits, out, strict=True):
-        likeliest = np.argsort(-row)[:count]
-        kept[likeliest] = row[likeliest]
-    return out
+    kept = np.argsort(-logits)[: count or len(logits)]
+    return np.where(np.isin(np.arange(len(logits)), kept), logits, -np.inf)
 
 
 def _top_p(logits, share):
-    out = np.full_like(logits, -np.inf)
-    for row, kept in zip(logits, out, strict=True):
-        held = 0.0
-        for token in np.argsort(-row):
-            kept[token] = row[token]
-            held += _softmax(row)[token]
-            if held >= share:
-                break
-    return out
+    out, held = np.full_like(logits, -np.inf), 0.0
+    for token in np.argsort(-logits):
+        out[token] = logits[token]
+        held += _probabilities(logits)[token]
+        if held >= share:
+            break
+    return out if share < 1 else logits
 
 
-@pytest.mark.parametrize("count", [1, 4, 13, 50])
-def test_top_k(count):
-    np.testing.assert_array_equal(samplers.top_k(LOGITS, count), _top_k(LOGITS, count))
+def _min_p(logits, share):
+    probabilities = _probabilities(logits)
+    return np.where(probabilities >= share * probabilities.max(), logits, -np.inf)
 
 
-@pytest.mark.parametrize("share", [1e-6, 0.3, 0.75, 0.97])
-def test_top_p(share):
-    np.testing.assert_array_equal(samplers.top_p(LOGITS, share), _top_p(LOGITS, share))
+def _expected(fields, row):
+    """Return a row's logits as greedy search sees them, and the logs of a draw's probabilities."""
+    value = lambda name: fields.get(name, defaults("sample")[name])
+    words = lambda text: [int(word) for word in text.split()]
+    logits, ids, begun = np.float64(LOGITS[row]), ROWS[row], int(TEXT.begun[row])
+    for text in value("logit_bias"):
+        logits = _biased(logits, ids, words(text.split("=")[0]), float(text.split("=")[1]))
+    logits = _less_repeated(logits, ids, value("repetition_penalty"))
+    logits = _less_frequent(logits, ids[begun:], value("frequency_penalty"), value("presence_penalty"))
+    logits = _without_ngrams(logits, ids, value("no_repeat_ngram"))
+    for text in value("banned"):
+        logits = _biased(logits, ids, words(text), -np.inf)
+    if len(ids) - begun < value("min_new_tokens"):
+        logits[ENDS] = -np.inf
+    cut = _top_k(logits / fields.get("temperature", 1.0), value("top_k"))
+    cut = _min_p(_top_p(cut, value("top_p")), value("min_p"))
+    with np.errstate(divide="ignore"):
+        return logits, np.log(_probabilities(cut))
 
 
-def test_top_p_of_all_keeps_all():
-    np.testing.assert_array_equal(samplers.top_p(LOGITS, 1.0), LOGITS)
+OWN = [
+    *({"frequency_penalty": value} for value in (0.7, -1.5)),
+    *({"presence_penalty": value} for value in (0.9, -2.0)),
+    {"frequency_penalty": 0.6, "presence_penalty": 1.1, "repetition_penalty": 1.2, "logit_bias": ["3=2", "1 4=-3"]},
+    {"no_repeat_ngram": 2, "frequency_penalty": 2.0, "top_k": 6, "top_p": 0.9, "min_p": 0.1, "banned": ["5", "2 3"]},
+]
 
 
-def test_top_k_then_top_p():
-    ours = samplers.top_p(samplers.top_k(LOGITS, 5), 0.8)
-    np.testing.assert_array_equal(ours, _top_p(_top_k(LOGITS, 5), 0.8))
-    assert (np.isfinite(ours).sum(1) < 5).any()
+@pytest.mark.parametrize("fields", CASES + OWN, ids=lambda fields: " ".join(fields) or "none")
+def test_logits_are_as_written_out(made, fields):
+    settings = made(**fields)
+    expected = [_expected(fields, row) for row in range(len(ROWS))]
+    ours = adjusted(LOGITS, TEXT, settings)
+    np.testing.assert_allclose(ours, [logits for logits, _ in expected], rtol=1e-5, atol=1e-5)
+    logs = log_probabilities(LOGITS, TEXT, settings)
+    np.testing.assert_allclose(logs, [logs for _, logs in expected], rtol=1e-5, atol=1e-5)
+    if fields not in ({}, {"top_k": 50}, {"no_repeat_ngram": 40}):
+        assert np.abs(np.exp(logs) - np.exp(log_probabilities(LOGITS, TEXT, made()))).max() > 1e-3
 
 
-def test_temperature():
-    np.testing.assert_allclose(samplers.temperature(LOGITS, 0.7), LOGITS / 0.7, rtol=1e-6)
+@pytest.mark.parametrize("case", range(len(CASES)), ids=lambda case: " ".join(CASES[case]) or "none")
+def test_logits_are_transformers(made, case):
+    settings = made(**CASES[case])
+    np.testing.assert_allclose(adjusted(LOGITS, TEXT, settings), GOLDEN["adjusted"][case], rtol=1e-5, atol=1e-5)
+    ours = log_probabilities(LOGITS, TEXT, settings)
+    np.testing.assert_allclose(ours, GOLDEN["drawn"][case], rtol=1e-5, atol=1e-5)
 
 
-def test_no_temperature_takes_the_likeliest(sampling):
-    tokens = samplers.draw(jax.random.key(0), jnp.asarray(LOGITS), sampling(temperature=0.0))
-    np.testing.assert_array_equal(tokens, LOGITS.argmax(1))
-    assert tokens.dtype == jnp.int32
+# ---- Draws.
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"temperature": 0.6}, {"temperature": 1.7}, {"top_k": 4}, {"top_p": 0.8}, {"top_k": 6, "top_p": 0.7}]
+    "fields",
+    [
+        {},
+        {"temperature": 0.6},
+        {"temperature": 1.7},
+        {"top_k": 4},
+        {"top_p": 0.8},
+        {"min_p": 0.07},
+        {"temperature": 1.4, "top_k": 9, "top_p": 0.9, "min_p": 0.05},
+        {
+            "temperature": 1.2,
+            "repetition_penalty": 1.5,
+            "presence_penalty": 0.5,
+            "logit_bias": ["3=2"],
+            "banned": ["5"],
+        },
+    ],
+    ids=lambda fields: " ".join(fields) or "none",
 )
-def test_draws_have_their_probabilities(sampling, fields):
-    """χ² of 20,000 draws; the sampler's own order: temperature, top-k, top-p."""
-    section = sampling(**{"temperature": 1.0} | fields)
-    logits = LOGITS[:1] / section.temperature
-    logits = _top_k(logits, section.top_k) if section.top_k else logits
-    probabilities = _softmax(_top_p(logits, section.top_p) if section.top_p < 1 else logits)[0]
-    many = jnp.asarray(np.repeat(LOGITS[:1], 20_000, axis=0))
-    counts = np.bincount(samplers.draw(jax.random.key(1), many, section), minlength=13)
-    can_be = probabilities > 0
-    assert not counts[~can_be].any()
-    expected = 20_000 * probabilities[can_be]
-    distance = ((counts[can_be] - expected) ** 2 / expected).sum()
-    assert distance < stats.chi2.ppf(0.999, can_be.sum() - 1)
-    if not fields:
-        assert (~can_be).sum() == 0
+def test_draws_have_their_probabilities(made, fields):
+    """χ² of 50,000 draws; tokens too rare for it are held as one."""
+    count, row = 50_000, 3
+    probabilities = np.exp(_expected({"temperature": 1.0} | fields, row)[1])
+    rows = lambda values: jnp.repeat(jnp.asarray(values[row])[None], count, axis=0)
+    tokens = draw(jax.random.split(jax.random.key(1), count), rows(LOGITS), Text(*map(rows, TEXT)), made(**fields))
+    assert tokens.dtype == jnp.int32
+    counts = np.bincount(tokens, minlength=13)
+    assert len(counts) == 13 and not counts[probabilities == 0].any()
+    is_rare = probabilities * count < 10
+    pool = lambda values: np.append(values[~is_rare], values[is_rare].sum())
+    seen, expected = pool(counts), pool(probabilities * count)
+    seen, expected = seen[expected > 0], expected[expected > 0]
+    distance = ((seen - expected) ** 2 / expected).sum()
+    assert len(seen) > 1 and distance < stats.chi2.ppf(0.999, len(seen) - 1)
+
+
+def test_a_draw_is_of_its_row_alone(made):
+    """In any company, and at any place, a row's key draws the same token."""
+    settings, keys = made(temperature=2.0, top_p=0.9), jax.random.split(jax.random.key(2), 5)
+    tokens = draw(keys, LOGITS, TEXT, settings)
+    assert len(set(tokens.tolist())) > 2
+    turned = draw(keys[::-1], LOGITS[::-1], Text(*(values[::-1] for values in TEXT)), settings)
+    np.testing.assert_array_equal(turned[::-1], tokens)
+    np.testing.assert_array_equal(draw(keys[1:2], LOGITS[1:2], Text(*(v[1:2] for v in TEXT)), settings), tokens[1:2])
+
+
+def test_no_temperature_takes_the_likeliest(made):
+    keys = jax.random.split(jax.random.key(0), 5)
+    likeliest = LOGITS.argmax(1)
+    tokens = draw(keys, LOGITS, TEXT, made(temperature=0.0, top_p=0.1))
+    np.testing.assert_array_equal(tokens, likeliest)
+    assert tokens.dtype == jnp.int32
+    np.testing.assert_array_equal(draw(keys, LOGITS, TEXT, Settings()), likeliest)
+    logs = log_probabilities(LOGITS, TEXT, made(temperature=0.0))
+    np.testing.assert_array_equal(logs, np.where(np.arange(13)[None] == likeliest[:, None], 0, -np.inf))
+    assert not logs.weak_type
+
+
+def test_ties_with_the_last_are_kept(made):
+    logits = np.array([[1.0, 3.0, 1.0, -0.0, 0.0, -5.0, 1.0, -np.inf]], np.float32)
+    text = Text(*(values[:1] for values in TEXT))
+    kept = lambda **fields: np.flatnonzero(np.isfinite(log_probabilities(logits, text, made(**fields))[0])).tolist()
+    assert kept(top_k=1) == [1]
+    assert kept(top_k=2) == kept(top_k=4) == kept(top_p=0.8) == [0, 1, 2, 6]
+    assert kept(top_k=5) == [0, 1, 2, 3, 4, 6]
+    assert kept(top_k=7) == kept(top_k=8) == kept() == [0, 1, 2, 3, 4, 5, 6]
+
+
+# ---- What no settings do: not a number, or nothing left.
+
+HARD = np.float32(
+    [
+        np.linspace(-2, 2, 13),
+        np.linspace(-3e38, 3e38, 13),
+        [0.0, *[-np.inf] * 12],
+        [*[-np.inf] * 5, 3e38, -3e38, np.inf, 1e-42, -0.0, 0.0, 5.0, -np.inf],
+        [1e30] * 13,
+    ]
+)
+EXTREMES = [
+    *({"temperature": value} for value in (1e-300, 1e-45, 1e-30, 1e30, 1e300)),
+    *({"top_k": value} for value in (1, 14, 2**52)),
+    *({"top_p": value} for value in (1e-300, 1e-45, 1e-7, 1 - 1e-9)),
+    *({"min_p": value} for value in (1e-300, 1e-45, 1.0)),
+    *({"repetition_penalty": value} for value in (1e-300, 1e-45, 1e-30, 1e30, 1e300)),
+    *({"frequency_penalty": value, "presence_penalty": value} for value in (-100.0, 1e-45, 100.0)),
+    {"no_repeat_ngram": 2**52},
+    {"min_new_tokens": 2**52},
+    {"logit_bias": ["1=1000", "3=-1000", "4 3=1000", "0=-1000"]},
+    {"logit_bias": [f"{index}=-1000" for index in range(13)], "temperature": 1e-30},
+    {"repetition_penalty": 1e300, "temperature": 1e-30, "top_p": 1e-45, "min_p": 1.0, "top_k": 1},
+    {"repetition_penalty": 1e-300, "temperature": 1e30, "top_p": 0.99, "min_p": 1e-45, "logit_bias": ["3=1000"]},
+]
+
+
+@pytest.mark.parametrize("fields", EXTREMES, ids=lambda fields: " ".join(fields))
+def test_extremes_make_probabilities(made, fields):
+    keys = jax.random.split(jax.random.key(0), 5)
+    for temperature in ({"temperature": 0.0}, {"temperature": 1.0} | fields):
+        settings = made(**fields | temperature)
+        assert all(np.isfinite(value) for value in settings if np.ndim(value) == 0)
+        logs = np.float64(log_probabilities(HARD, TEXT, settings))
+        assert not np.isnan(logs).any()
+        np.testing.assert_allclose(np.exp(logs).sum(1), 1, rtol=1e-5)
+        tokens = draw(keys, HARD, TEXT, settings)
+        assert (np.take_along_axis(logs, np.asarray(tokens)[:, None], 1) > -np.inf).all()
+        assert not np.isnan(adjusted(HARD, TEXT, settings)).any()
+
+
+def test_the_least_temperature_is_greedy_and_the_highest_even(made):
+    logs = lambda value: np.asarray(log_probabilities(LOGITS, TEXT, made(temperature=value)))
+    np.testing.assert_array_equal(np.exp(logs(1e-300)), np.exp(logs(0.0)))
+    np.testing.assert_allclose(logs(1e300), -np.log(13), rtol=1e-6)
+
+
+def test_where_all_is_banned_the_text_ends(made, numbers):
+    """Of the ends, the likelier one; without ends the bans fall; a row that may be nothing ends too."""
+    all_words = made(banned=[str(index) for index in range(13)], min_new_tokens=50, temperature=0.0)
+    logits = LOGITS.copy()
+    logits[:, 12], logits[:, 0] = logits[:, 0].copy(), logits[:, 12].copy()
+    keys = jax.random.split(jax.random.key(0), 5)
+    for given in (LOGITS, logits):
+        tokens = draw(keys, given, TEXT, all_words)
+        np.testing.assert_array_equal(tokens, np.where(given[:, 0] >= given[:, 12], 0, 12))
+    endless = all_words._replace(ends=np.full(4, -1, np.int32))
+    np.testing.assert_array_equal(draw(keys, LOGITS, TEXT, endless), LOGITS.argmax(1))
+    nothing = np.full_like(LOGITS, -np.inf)
+    logs = log_probabilities(nothing, TEXT, made())
+    np.testing.assert_allclose(np.exp(logs), np.where(np.isin(np.arange(13), ENDS), 0.5, 0)[None].repeat(5, 0))
+    outside = made()._replace(ends=np.array([99, -1, -1, -1], np.int32))
+    np.testing.assert_allclose(log_probabilities(nothing, TEXT, outside), -np.log(13), rtol=1e-6)
+
+
+# ---- Settings.
+
+
+def test_all_settings_are_one_program(made):
+    """And another where ends or phrases double."""
+    traces = []
+
+    @jax.jit
+    def traced(keys, logits, text, settings):
+        traces.append(1)
+        return samplers.draw(keys, logits, text, settings)
+
+    keys = jax.random.split(jax.random.key(0), 5)
+    every = CASES + OWN + EXTREMES
+    assert len(every) > 40
+    for fields in [*every, {"temperature": 0}, {"banned": ["1 2 3 4 5 6 7 8"] * 16}]:
+        traced(keys, LOGITS, TEXT, made(**fields))
+    traced(keys, LOGITS, TEXT, Settings())
+    assert len(traces) == 1
+    traced(keys, LOGITS, TEXT, made(banned=[str(number) for number in range(13)], logit_bias=["1=1"] * 4))
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [
+        ({}, (16, 8)),
+        ({"banned": ["1"]}, (16, 8)),
+        ({"banned": [f"{one} {two}" for one in range(13) for two in range(13)]}, (256, 8)),
+        ({"banned": ["1 " * 9]}, (16, 16)),
+        ({"logit_bias": ["1 " * 33 + "=2"]}, (16, 64)),
+    ],
+)
+def test_phrases_are_held_in_powers_of_two(made, fields, shape):
+    settings = made(**fields)
+    assert settings.phrases.shape == shape and settings.biases.shape == shape[:1]
+    assert settings.phrases.dtype == np.int32 and settings.biases.dtype == np.float32
+    assert (settings.phrases[:, -1] >= 0).sum() == len(fields.get("banned", fields.get("logit_bias", ())))
+
+
+def _phrases(settings):
+    """Return ids → bias, of all phrases."""
+    return {
+        tuple(ids[ids >= 0].tolist()): float(bias)
+        for ids, bias in zip(settings.phrases, settings.biases, strict=True)
+        if ids[-1] >= 0
+    }

@@ -87,6 +87,15 @@ _LLAMA3 = _scaled(
     high_freq_factor=4.0,
     original_max_position_embeddings=16,
 )
+_YARN = _scaled(rope_type="yarn", factor=3.0, original_max_position_embeddings=CONTEXT // 3)
+_YARN_NUMBERS = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "beta_slow": 0.25,
+    "beta_fast": 3.0,
+    "attention_factor": 1.3,
+    "original_max_position_embeddings": CONTEXT // 4,
+}
 
 MODELS = {
     "gpt2": Tiny("GPT2LMHeadModel", "GPT2Config", _GPT2),
@@ -154,6 +163,11 @@ FORMS = {
     "llama_tied": Tiny("LlamaForCausalLM", "LlamaConfig", _LLAMA | {"tie_word_embeddings": True}),
     "llama_linear": Tiny("LlamaForCausalLM", "LlamaConfig", _LLAMA | _scaled(rope_type="linear", factor=3.0)),
     "llama_3": Tiny("LlamaForCausalLM", "LlamaConfig", _LLAMA | _LLAMA3),
+    "qwen2_yarn": Tiny("Qwen2ForCausalLM", "Qwen2Config", _QWEN2 | _YARN),
+    "qwen3_yarn_own_numbers": Tiny("Qwen3ForCausalLM", "Qwen3Config", _LLAMA | _scaled(**_YARN_NUMBERS)),
+    "gpt_neox_yarn": Tiny(
+        "GPTNeoXForCausalLM", "GPTNeoXConfig", _NEOX | _scaled(**_YARN_NUMBERS, partial_rotary_factor=0.5)
+    ),
     "gpt_neox_sequential": Tiny(
         "GPTNeoXForCausalLM",
         "GPTNeoXConfig",

@@ -121,15 +121,15 @@ def test_cache_is_filled_and_read(tiny):
     params = {"params": _params(section)}
     hidden = np.random.default_rng(2).normal(size=(2, 5, section.width)).astype(np.float32)
     positions = np.broadcast_to(np.arange(5), (2, 5))
-    layer = jax.tree.map(lambda leaf: leaf[0], caches.empty(section, 2, 7))
+    layer = caches.empty(section, 2, 7)[0]
     apply = Attention(section, einsum).apply
     full, _ = jax.jit(apply)(params, hidden, positions, masks.packed(np.ones((2, 5), int)))
-    step = jax.jit(lambda hidden, here, layer: apply(params, hidden, here, masks.cached(here, 7), cache=layer))
+    step = jax.jit(lambda hidden, here, layer: apply(params, hidden, here, None, cache=layer))
     for t in range(5):
         one, layer = step(hidden[:, t : t + 1], positions[:, t : t + 1], layer)
         np.testing.assert_allclose(one[:, 0], full[:, t], atol=1e-5)
-    assert (np.abs(layer.key[:, :5]).max(axis=(2, 3)) > 0).all()
-    assert not np.asarray(layer.key[:, 5:]).any()
+    assert (np.abs(layer.key[:, :, :5]).max(axis=(1, 3)) > 0).all()
+    assert not np.asarray(layer.key[:, :, 5:]).any()
 
 
 CROSS = {
@@ -166,7 +166,7 @@ def test_cross_attention_written_out(tiny, slow_attention, case):
     np.testing.assert_allclose(out, expected, atol=2e-5)
 
     one = (read == 1).astype(np.int32)
-    layer = jax.tree.map(lambda leaf: leaf[0], caches.empty(section, 2, 7))
+    layer = caches.empty(section, 2, 7)[0]
     first, layer = apply(hidden[:, :2], (memory, one), None, cache=layer)
     second, again = apply(hidden[:, 2:3], None, None, cache=layer)
     whole, _ = apply(hidden, (memory, one), np.ones_like(SEGMENTS))

@@ -1,7 +1,7 @@
-"""The cache: one slot a position."""
+"""The cache: one slot a position, or as many as a window takes."""
 
-import jax
 import numpy as np
+import pytest
 
 from lm.model import cache as caches
 
@@ -9,19 +9,55 @@ from lm.model import cache as caches
 def test_empty(tiny):
     section = tiny(model__dtype="bfloat16").model
     cache = caches.empty(section, 5, 7)
-    for leaf in cache[:2]:
-        assert leaf.shape == (section.layers, 5, 7, section.kv_heads, section.head_width)
+    assert len(cache) == section.layers
+    for leaf in (leaf for layer in cache for leaf in layer[:2]):
+        assert leaf.shape == (5, section.kv_heads, 7, section.head_width)
         assert leaf.dtype == "bfloat16" and not np.asarray(leaf).any()
 
 
-def test_write_puts_at_positions_and_drops_what_is_beyond(tiny):
-    section = tiny().model
-    layer = jax.tree.map(lambda leaf: leaf[0], caches.empty(section, 2, 7))
-    key, value = np.random.default_rng(0).normal(size=(2, 2, 3, section.kv_heads, section.head_width))
+@pytest.mark.parametrize(("ahead", "slots"), [(None, [40, 40, 40]), (1, [3, 40, 3]), (5, [7, 40, 7]), (99, [40] * 3)])
+def test_layers_with_a_window_keep_what_it_takes(tiny, ahead, slots):
+    section = tiny(model__layers=3, model__windows=(3, 0)).model
+    assert [layer.slots for layer in caches.empty(section, 2, 40, ahead)] == slots
+
+
+def _new(section, length):
+    shape = (2, 2, length, section.kv_heads, section.head_width)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_write_puts_at_positions_and_drops_what_is_beyond(tiny, dtype):
+    section = tiny(model__dtype=dtype).model
+    key, value = _new(section, 3)
     positions = np.array([[1, 2, 3], [5, 6, 7]])
-    written = caches.write(layer, key.astype("float32"), value.astype("float32"), positions)
-    for slots, new in zip(written[:2], (key, value), strict=True):
+    written = caches.write(caches.empty(section, 2, 7)[0], key, value, positions, is_rolling=False)
+    for slots, new in zip(caches.read(written), (key, value), strict=True):
         expected = np.zeros(slots.shape)
         expected[0, 1:4] = new[0]
         expected[1, 5:7] = new[1, :2]
-        np.testing.assert_allclose(slots, expected, rtol=1e-6)
+        np.testing.assert_allclose(slots.astype("float32"), expected, rtol=1e-6 if dtype == "float32" else 4e-3)
+
+
+def test_write_goes_round(tiny):
+    section = tiny().model
+    key, value = _new(section, 3)
+    positions = np.array([[6, 7, 8], [12, 13, 14]])
+    written = caches.write(caches.empty(section, 2, 7)[0], key, value, positions, is_rolling=True)
+    for slots, new in zip(caches.read(written), (key, value), strict=True):
+        np.testing.assert_array_equal(slots[0, [6, 0, 1]], new[0])
+        np.testing.assert_array_equal(slots[1, [5, 6, 0]], new[1])
+        assert not np.asarray(slots[:, [2, 3, 4]]).any()
+
+
+@pytest.mark.parametrize("slots", [4, 7, 9])
+def test_begin_keeps_the_last_of_each_row(tiny, slots):
+    """Rows of 7 and 5 tokens, of which padding must not take places."""
+    section = tiny().model
+    key, value = _new(section, 7)
+    segments = np.array([[1] * 7, [1] * 5 + [0] * 2])
+    begun = caches.begin(caches.empty(section, 2, slots)[0], key, value, segments)
+    for found, new in zip(caches.read(begun), (key, value), strict=True):
+        for row, length in enumerate((7, 5)):
+            for place in range(max(0, length - slots), length):
+                np.testing.assert_array_equal(found[row, place % slots], new[row, place])

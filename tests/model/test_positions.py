@@ -9,7 +9,19 @@ import pytest
 
 from lm.config import schema
 from lm.model import masks
-from lm.model.positions import ADDED, BIASES, TURNED, Alibi, Learned, Relative, Sinusoidal, bucket, rotary_rates, rotate
+from lm.model.positions import (
+    ADDED,
+    BIASES,
+    TURNED,
+    Alibi,
+    Learned,
+    Relative,
+    Sinusoidal,
+    bucket,
+    rotary_rates,
+    rotary_stretch,
+    rotate,
+)
 from lm.model.transformer import Transformer
 
 RATES = 50.0 ** (-np.arange(3) / 3)
@@ -91,6 +103,102 @@ def test_llama3_rates_are_the_published(tiny, numbers, expected):
         model__rotary_original_context=context,
     ).model
     np.testing.assert_allclose(rotary_rates(section, False), [float(word) for word in expected.split()], rtol=1e-6)
+
+
+# Of a head of 14 or 32 numbers with base, factor, slow, fast, original context, printed by transformers 5.23.0,
+# modeling_rope_utils.ROPE_INIT_FUNCTIONS["yarn"], with the factor of attention; the second has Qwen 2.5's numbers.
+YARN = {
+    (14, 500.0, 8.0, 0.5, 3.0, 97): (
+        "1 0.4115597 0.1199785 0.02904606 0.003586257 0.001475959 0.0006074453",
+        1.2079441541679836,
+    ),
+    (32, 1e6, 4.0, 1.0, 32.0, 32768): (
+        "1 0.4216965 0.1778279 0.07498942 0.03162278 0.01333521 0.004779901 0.001659962 0.00055 0.0001686786 "
+        "4.445699e-05 1.874736e-05 7.905694e-06 3.333804e-06 1.405853e-06 5.928434e-07",
+        1.138629436111989,
+    ),
+}
+
+
+@pytest.fixture
+def yarn(tiny):
+    """Return a function: width of a head, numbers → a model section."""
+
+    def make(width, base, factor, slow, fast, context, **others):
+        return tiny(
+            model__positions="rotary",
+            model__head_width=width,
+            model__rotary_base=base,
+            model__rotary_scaling="yarn",
+            model__rotary_factor=factor,
+            model__rotary_slow=slow,
+            model__rotary_fast=fast,
+            model__rotary_original_context=context,
+            **others,
+        ).model
+
+    return make
+
+
+@pytest.mark.parametrize(("numbers", "expected"), YARN.items())
+def test_yarn_rates_are_the_published(yarn, numbers, expected):
+    rates, stretch = expected
+    section = yarn(*numbers)
+    np.testing.assert_allclose(rotary_rates(section, False), [float(word) for word in rates.split()], rtol=1e-6)
+    assert rotary_stretch(section, False) == pytest.approx(stretch)
+
+
+def test_yarn_pairs_by_the_formulas_of_the_paper(yarn):
+    """Peng et al. 2023, §3.2: r(i) turns in the original context; §3.4: scores are divided by t, √(1/t) = 0.1 ln s + 1.
+
+    The ramp runs over whole pairs, so it is held where the paper's is 0 or 1, and is between elsewhere.
+    """
+    base, context, factor, slow, fast, half = 500.0, 97, 8.0, 0.5, 3.0, 16
+    section = yarn(2 * half, base, factor, slow, fast, context)
+    rates, plain = rotary_rates(section, False), base ** (-np.arange(half) / half)
+    turns = context * plain / (2 * np.pi)
+    beyond = np.roll(turns, -1)  # of the pair after; that of the last is of no use
+    assert 1 < np.sum(turns < slow) < np.sum(turns < fast) < half - 1
+    np.testing.assert_allclose(rates[turns > fast], plain[turns > fast])
+    is_squeezed = np.append(False, turns[:-1] < slow)
+    np.testing.assert_allclose(rates[is_squeezed], plain[is_squeezed] / factor)
+    is_between = (turns < fast) & (turns > slow) & (beyond > slow)
+    share = (1 - rates / plain)[is_between] / (1 - 1 / factor)
+    assert np.all((share > 0) & (share < 1)) and np.allclose(np.diff(share, 2), 0)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5, 2 * half)), jnp.float32)
+    scores = lambda stretch: np.einsum("bthc,bshc->bhts", *[rotate(x, POSITIONS[:, :3], rates, stretch)] * 2)
+    stretch = rotary_stretch(section, False)
+    np.testing.assert_allclose(scores(stretch), scores(1.0) * (0.1 * np.log(factor) + 1) ** 2, rtol=1e-4, atol=1e-4)
+
+
+def test_yarn_leaves_what_is_not_turned_and_layers_with_a_base_of_their_own(yarn):
+    numbers = (14, 500.0, 8.0, 0.5, 3.0, 97)
+    own = yarn(*numbers, model__rotary_window_base=50.0, model__rotary_attention=1.5)
+    assert (rotary_stretch(own, True), rotary_stretch(own, False)) == (1.0, 1.5)
+    np.testing.assert_allclose(rotary_rates(own, True), 50.0 ** (-np.arange(7) / 7))
+    section = yarn(*numbers, model__rotary_share=0.6)
+    x = np.random.default_rng(0).normal(size=(2, 3, 1, 14)).astype(np.float32)
+    out = TURNED["rotary"](jnp.asarray(x), POSITIONS[:, :3], section, False)
+    np.testing.assert_array_equal(out[..., 8:], x[..., 8:])
+    lengths = lambda x: np.sqrt(np.asarray(x)[..., :4] ** 2 + np.asarray(x)[..., 4:8] ** 2)
+    np.testing.assert_allclose(lengths(out), lengths(x) * rotary_stretch(section, False), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "share", "turned"), [(14, 1.0, 14), (12, 0.7, 8), (4, 1.0, 4)])
+def test_ntk_raises_the_base(tiny, width, share, turned):
+    """base · s^(C/(C−2)), C the numbers that are turned: the slowest pair is then as with linear scaling."""
+    section = tiny(
+        model__positions="rotary",
+        model__head_width=width,
+        model__rotary_base=700.0,
+        model__rotary_share=share,
+        model__rotary_scaling="ntk",
+        model__rotary_factor=3.0,
+    ).model
+    base = 700.0 * 3.0 ** (turned / (turned - 2))
+    expected = [1 / base ** (i / turned) for i in range(0, turned, 2)]
+    np.testing.assert_allclose(rotary_rates(section, False), expected, rtol=1e-12)
+    assert expected[-1] == pytest.approx(700.0 ** (-(turned - 2) / turned) / 3.0)
 
 
 @pytest.mark.parametrize("is_windowed", [False, True])

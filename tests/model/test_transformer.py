@@ -71,7 +71,7 @@ class Case(NamedTuple):
     model: Transformer
     params: Any
     whole: Callable  # (ids, positions, segments), all (2, 13) → hidden
-    cached: Callable  # (ids, positions, cache) → Output
+    cached: Callable  # (ids, positions, cache, segments) → Output
 
 
 @pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS)
@@ -79,7 +79,9 @@ def case(request, tiny, random_params):
     model = Transformer(tiny(**{f"model__{name}": value for name, value in request.param.items()}).model)
     params = random_params(model)
     whole = jax.jit(lambda *rows: model.apply({"params": params}, *rows).hidden)
-    cached = jax.jit(lambda ids, positions, cache: model.apply({"params": params}, ids, positions, cache=cache))
+    cached = jax.jit(
+        lambda ids, positions, cache, segments=None: model.apply({"params": params}, ids, positions, segments, cache)
+    )
     return Case(model, params, whole, cached)
 
 
@@ -151,13 +153,16 @@ def test_packed_is_separate(case):
         np.testing.assert_allclose(packed[row, own], hidden, atol=1e-5)
 
 
-def test_cached_is_whole(case):
+@pytest.mark.parametrize("ahead", [1, None])
+def test_cached_is_whole(case, ahead):
     """Prompts of 3 and 7 tokens, padded on the right to 8, then step by step, each row at its own position."""
     ids, positions = _rows(2, 13)
     whole = case.whole(ids, positions, np.ones_like(ids))
     lengths = np.array([3, 7])
-    padded = np.where(np.arange(8) < lengths[:, None], ids[:, :8], 9)
-    out = case.cached(padded, positions[:, :8], caches.empty(case.model.config, 2, 13))
+    is_text = np.arange(8) < lengths[:, None]
+    padded = np.where(is_text, ids[:, :8], 9)
+    cache = caches.empty(case.model.config, 2, 13, ahead)
+    out = case.cached(padded, positions[:, :8], cache, is_text.astype(np.int32))
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(out.hidden[row, :length], whole[row, :length], atol=1e-5)
     for _ in range(6):

@@ -184,7 +184,7 @@ def test_what_is_a_power_or_null_there_comes_back():
         (GPT2 | {"n_head": 5}, "model.heads is 5: it must divide model.width"),
         (GPT2 | {"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
         (LLAMA | {"attention_bias": True}, "attention_bias is True"),
-        (LLAMA | {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_parameters is .*'yarn'"),
+        (LLAMA | {"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "rope_parameters is .*'longrope'"),
         (LLAMA | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_parameters is .*'dynamic'"),
         (GEMMA2 | {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0: it must be above 0"),
         (GEMMA2 | {"query_pre_attn_scalar": 10**400}, "query_pre_attn_scalar is 1000"),

@@ -211,7 +211,9 @@ def test_numbers_beyond_half_precision_are_refused(published, tmp_path):
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 8192}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 97}
 SCALED = {
+    "qwen2 yarn": {"rope_scaling": YARN},
     "llama": {"rope_scaling": LLAMA3},
     "llama linear": {"rope_scaling": {"rope_type": "linear", "factor": 2.5}},
     "gemma3_text": {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
@@ -243,7 +245,7 @@ def test_the_form_of_transformers_5_means_the_same(published, tmp_path):
         ("llama", {"hidden_act": "gelu"}, "cannot say hidden_act = 'gelu'"),
         ("llama", {"attention_bias": True}, "cannot say attention_bias = True"),
         ("llama", {"attention_sinks": 3}, "cannot say attention_sinks = 3"),
-        ("qwen2", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "cannot say rope_scaling of type 'yarn'"),
+        ("qwen2", {"rope_scaling": YARN | {"attention_factor": 1.5}}, "of type 'yarn' with {'attention_factor': 1.5}"),
         ("llama", {"rope_scaling": {"rope_type": "longrope"}}, "cannot say rope_scaling of type 'longrope'"),
         ("llama", {"rope_scaling": LLAMA3 | {"high_freq_factor": 5.0}}, "cannot say rope_scaling of type 'llama3'"),
         ("llama", {"num_attention_heads": None}, "needs num_attention_heads, which is None here"),
