@@ -60,8 +60,10 @@ def main() -> None:
     prompts = [] if CHAT.value else _prompts()
 
     from lm.generate import defaults
+    from lm.parallel import host
     from lm.weights.place import describe, open_place
 
+    host.keep_programs()
     try:
         sample.check(flatten(SAMPLE.value.to_dict(), "sample."))
     except Refusal:  # unless the model's own defaults make up for it, it is said before the model is read
