@@ -58,13 +58,14 @@ class Generator:
         Raises:
           Refusal: a prompt that leaves no room in the context.
         """
-        rows = [self._ids(prompt) for prompt in prompts]
+        rows = [self.ids(prompt) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
         written = sample(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
-    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+    def ids(self, prompt: str | Sequence[int]) -> list[int]:
+        """Return the ids that the model reads of a prompt; refuse those that leave no room in the context."""
         tokenizer, context = self.ready.tokenizer, self.ready.model.config.context
         is_answering = self.ready.is_answering
         if isinstance(prompt, str):

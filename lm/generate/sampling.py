@@ -20,9 +20,7 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
     context, ends = ready.model.config.context, ready.tokenizer.ends
     settings = samplers.settings(section, ready.tokenizer)
     copies = section.sequences
-    keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(section.seed), number))(
-        np.tile(np.arange(copies), len(prompts))
-    )
+    keys = _keys(section.seed, np.tile(np.arange(copies), len(prompts)))
     rows = [prompt for prompt in prompts for _ in range(copies)]
     added: list[list[int]] = [[] for _ in rows]
     scores: list[list[float]] = [[] for _ in rows]
@@ -32,6 +30,8 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
         if reading is None and not any(added):
             reading = _read(ready, prompts, section.max_new_tokens, copies)
             seen = jax.device_get(reading.text.lengths)
+            for index, token in enumerate(jax.device_get(decode.coming(reading, keys, settings)).tolist()):
+                see(index, [token])  # as soon as it is there
         elif reading is None:
             texts = [cut(row + new, context) for row, new in zip(rows, added, strict=True)]
             seen = np.asarray([len(text) for text in texts], np.int32)
@@ -39,8 +39,7 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
             begun = seen - np.asarray([len(new) for new in added], np.int32)
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
-        count = _CHUNK if any(added) else 1  # the first as soon as it is there
-        reading = decode.extend(ready.model, ready.params, reading, keys, settings, count)
+        reading = decode.extend(ready.model, ready.params, reading, keys, settings, _CHUNK)
         ids, lengths, logs = jax.device_get((reading.text.ids, reading.text.lengths, reading.scores))
         for index in [index for index, reason in enumerate(reasons) if not reason]:
             new = slice(seen[index], min(lengths[index], seen[index] + section.max_new_tokens - len(added[index])))
@@ -53,6 +52,12 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
         if any(length == ids.shape[1] and not reason for length, reason in zip(lengths, reasons, strict=True)):
             reading = None
     return [Written(*text) for text in zip(added, scores, reasons, strict=True)]
+
+
+@jax.jit
+def _keys(seed, numbers):
+    """Return the key of each text, by its number among those of its prompt."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
 
 def _reason(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: bool) -> str:
