@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from lm.generate.method import Written, ready
+from lm.generate.beam import search
+from lm.generate.method import Ready, See, Written, ready
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
 from lm.text.tokenizer import Tokenizer
@@ -61,7 +62,7 @@ class Generator:
         rows = [self.ids(prompt) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
-        written = sample(self.ready, rows, section, desk.see)
+        written = _way(section)(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
     def ids(self, prompt: str | Sequence[int]) -> list[int]:
@@ -91,6 +92,11 @@ def generate(
       Refusal: the model is none that continues text, or a prompt leaves no room in its context.
     """
     return Generator(bundle)(prompts, section, watch)
+
+
+def _way(section: Any) -> Callable[[Ready, list[list[int]], Any, See], list[Written]]:
+    """Return what writes as a sample section says."""
+    return search if section.beams > 1 else sample
 
 
 class _Desk:
