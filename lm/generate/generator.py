@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from lm.generate import guided
 from lm.generate.beam import search
-from lm.generate.method import Ready, See, Written, ready
+from lm.generate.method import Ready, See, Written, ready, said
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
 from lm.text.tokenizer import Tokenizer
@@ -96,6 +97,8 @@ def generate(
 
 def _way(section: Any) -> Callable[[Ready, list[list[int]], Any, See], list[Written]]:
     """Return what writes as a sample section says."""
+    if section.reward:
+        return guided.GUIDANCES[section.guidance]
     return search if section.beams > 1 else sample
 
 
@@ -132,10 +135,7 @@ class _Desk:
 
     def _text(self, index: int, tokens: list[int]) -> tuple[str, bool]:
         """Return the tokens' text up to a stop string, and whether there is one."""
-        ends = self._tokenizer.ends
-        text = self._tokenizer.decode([token for token in tokens if token not in ends], self._known[index])
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        return (text[: min(places)], True) if places else (text, False)
+        return said(self._tokenizer, tokens, self._known[index], self._stops)
 
     def _show(self, index: int, text: str) -> None:
         if len(text) > len(self._shown[index]):
