@@ -6,8 +6,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from lm.generate import speculative
-from lm.generate.method import Written, ready
+from lm.generate import guided, speculative
+from lm.generate.beam import search
+from lm.generate.method import Written, ready, said
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
 from lm.text.tokenizer import Tokenizer
@@ -68,21 +69,24 @@ class Generator:
         Raises:
           Refusal: a prompt that leaves no room in the context.
         """
-        rows = [self._ids(prompt) for prompt in prompts]
+        rows = [self.ids(prompt) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
         written = self._way(section)(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
     def _way(self, section: Any) -> Callable[..., list[Written]]:
-        """Return how the section would have texts written."""
-        if section.draft == "lookup":
-            return speculative.speculate
-        if section.draft and self._draft is None:
+        """Return what writes as a sample section says."""
+        if section.reward:
+            return guided.GUIDANCES[section.guidance]
+        if section.draft not in ("", "lookup") and self._draft is None:
             raise Refusal(f"sample.draft is {section.draft!r}: it is a PLACE, and nobody opened it; give its Bundle.")
-        return partial(speculative.speculate, draft=self._draft) if section.draft else sample
+        if section.draft:
+            return partial(speculative.speculate, draft=None if section.draft == "lookup" else self._draft)
+        return search if section.beams > 1 else sample
 
-    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+    def ids(self, prompt: str | Sequence[int]) -> list[int]:
+        """Return the ids that the model reads of a prompt; refuse those that leave no room in the context."""
         tokenizer, context = self.ready.tokenizer, self.ready.model.config.context
         is_answering = self.ready.is_answering
         if isinstance(prompt, str):
@@ -148,10 +152,7 @@ class _Desk:
 
     def _text(self, index: int, tokens: list[int]) -> tuple[str, bool]:
         """Return the tokens' text up to a stop string, and whether there is one."""
-        ends = self._tokenizer.ends
-        text = self._tokenizer.decode([token for token in tokens if token not in ends], self._known[index])
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        return (text[: min(places)], True) if places else (text, False)
+        return said(self._tokenizer, tokens, self._known[index], self._stops)
 
     def _show(self, index: int, text: str) -> None:
         if len(text) > len(self._shown[index]):

@@ -16,10 +16,19 @@ _CHUNK = 8  # tokens added between two looks from the host
 def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> list[Written]:
     """Return `section.sequences` texts of every prompt, those of one prompt side by side."""
     extend = partial(decode.extend, ready.model, ready.params)
-    return write(ready, prompts, section, see, partial(read, ready, ready.model.config.context), extend)
+    begin = partial(read, ready, ready.model.config.context)
+    return write(ready, prompts, section, see, begin, extend, decode.coming)
 
 
-def write(ready: Ready, prompts: list[list[int]], section: Any, see: See, read: Callable, extend: Callable) -> list:
+def write(
+    ready: Ready,
+    prompts: list[list[int]],
+    section: Any,
+    see: See,
+    read: Callable,
+    extend: Callable,
+    coming: Callable = lambda *_: np.zeros(0, int),
+) -> list[Written]:
     """Return the texts that grow as two functions say, side by side.
 
     A text that reaches the model's context goes on from the last half of it, read anew; what a decoder with an encoder
@@ -28,13 +37,12 @@ def write(ready: Ready, prompts: list[list[int]], section: Any, see: See, read: 
     Args:
       read: (rows of ids, tokens to come, copies) → a decode.Reading, or what else has its text, scores and is_over.
       extend: (that, keys of the rows, samplers.Settings, count) → that with some `count` tokens more in every row.
+      coming: (that, keys of the rows, samplers.Settings) → each row's next token, where it is known before.
     """
     context, ends = ready.model.config.context, ready.tokenizer.ends
     settings = samplers.settings(section, ready.tokenizer)
     copies = section.sequences
-    keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(section.seed), number))(
-        np.tile(np.arange(copies), len(prompts))
-    )
+    keys = keys_of(section.seed, np.tile(np.arange(copies), len(prompts)))
     rows = [prompt for prompt in prompts for _ in range(copies)]
     added: list[list[int]] = [[] for _ in rows]
     scores: list[list[float]] = [[] for _ in rows]
@@ -44,6 +52,8 @@ def write(ready: Ready, prompts: list[list[int]], section: Any, see: See, read: 
         if reading is None and not any(added):
             reading = read(prompts, section.max_new_tokens, copies)
             seen = jax.device_get(reading.text.lengths)
+            for index, token in enumerate(jax.device_get(coming(reading, keys, settings)).tolist()):
+                see(index, [token])  # as soon as it is there
         elif reading is None:
             texts = [cut((row + new)[first:], context) for row, new, first in zip(rows, added, firsts, strict=True)]
             seen = np.asarray([len(text) for text in texts], np.int32)
@@ -53,8 +63,7 @@ def write(ready: Ready, prompts: list[list[int]], section: Any, see: See, read: 
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
         left = section.max_new_tokens - min(len(new) for new, reason in zip(added, reasons, strict=True) if not reason)
-        count = min(_CHUNK, left) if any(added) else 1  # the first as soon as it is there
-        reading = extend(reading, keys, settings, count)
+        reading = extend(reading, keys, settings, min(_CHUNK, left))
         ids, lengths, logs = jax.device_get((reading.text.ids, reading.text.lengths, reading.scores))
         for index in [index for index, reason in enumerate(reasons) if not reason]:
             new = slice(seen[index], min(lengths[index], seen[index] + section.max_new_tokens - len(added[index])))
@@ -62,14 +71,20 @@ def write(ready: Ready, prompts: list[list[int]], section: Any, see: See, read: 
             scores[index] += logs[index, new].tolist()
             is_last = len(added[index]) >= section.max_new_tokens
             is_last |= ready.is_answering and lengths[index] == ids.shape[1]
-            reasons[index] = _reason(added[index], ends, see(index, added[index]), is_last)
+            reasons[index] = ending(added[index], ends, see(index, added[index]), is_last)
         seen = lengths
         if any(length == ids.shape[1] and not reason for length, reason in zip(lengths, reasons, strict=True)):
             reading = None
     return [Written(*text) for text in zip(added, scores, reasons, strict=True)]
 
 
-def _reason(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: bool) -> str:
+@jax.jit
+def keys_of(seed, numbers):
+    """Return the key of each text, by its number among those of its prompt."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+
+
+def ending(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: bool) -> str:
     """Return why a text ends with its last token; nothing where it goes on."""
     if tokens[-1] in ends:
         return "stop"
