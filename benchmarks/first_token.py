@@ -2,8 +2,8 @@
 
     python benchmarks/first_token.py --from=runs/quickstart
 
-Once with nothing compiled, then with what the first process has compiled (the median of --times). Where the time goes is
-measured by processes that stop on the way: after Python, after JAX's import, after ours, after the model is open.
+Once with nothing compiled, then with what the first process has compiled (the median of --times). Where the time goes
+is measured by processes that stop on the way: after Python, after JAX's import, after ours, after the model is open.
 """
 
 import json

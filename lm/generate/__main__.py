@@ -45,7 +45,8 @@ JSON = flags.DEFINE_bool(
     "json",
     False,
     "print one JSON object a sequence: prompt (its number), prompt_tokens (how many), text, tokens, logprobs, "
-    "finish_reason, seconds (to the first token, and all), numbers (a reward and the like); or a list a gap: text, token, logprob",
+    "finish_reason, seconds (to the first token, and all), numbers (a reward and the like); or a list a gap: text, "
+    "token, logprob",
 )
 CHAT = flags.DEFINE_bool(
     "chat", False, "answer line after line of stdin, by the model's own chat template; /help says more"

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from lm.generate.method import Written, ready
+from lm.generate import guided
+from lm.generate.beam import search
+from lm.generate.method import Ready, See, Written, ready, said
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
 from lm.text.tokenizer import Tokenizer
@@ -61,7 +63,7 @@ class Generator:
         rows = [self.ids(prompt) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
-        written = sample(self.ready, rows, section, desk.see)
+        written = _way(section)(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
     def ids(self, prompt: str | Sequence[int]) -> list[int]:
@@ -91,6 +93,13 @@ def generate(
       Refusal: the model is none that continues text, or a prompt leaves no room in its context.
     """
     return Generator(bundle)(prompts, section, watch)
+
+
+def _way(section: Any) -> Callable[[Ready, list[list[int]], Any, See], list[Written]]:
+    """Return what writes as a sample section says."""
+    if section.reward:
+        return guided.GUIDANCES[section.guidance]
+    return search if section.beams > 1 else sample
 
 
 class _Desk:
@@ -126,10 +135,7 @@ class _Desk:
 
     def _text(self, index: int, tokens: list[int]) -> tuple[str, bool]:
         """Return the tokens' text up to a stop string, and whether there is one."""
-        ends = self._tokenizer.ends
-        text = self._tokenizer.decode([token for token in tokens if token not in ends], self._known[index])
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        return (text[: min(places)], True) if places else (text, False)
+        return said(self._tokenizer, tokens, self._known[index], self._stops)
 
     def _show(self, index: int, text: str) -> None:
         if len(text) > len(self._shown[index]):

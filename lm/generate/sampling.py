@@ -28,14 +28,14 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
     reading, seen = None, np.zeros(len(rows), np.int32)
     while "" in reasons:
         if reading is None and not any(added):
-            reading = _read(ready, prompts, section.max_new_tokens, copies)
+            reading = read(ready, prompts, section.max_new_tokens, copies)
             seen = jax.device_get(reading.text.lengths)
             for index, token in enumerate(jax.device_get(decode.coming(reading, keys, settings)).tolist()):
                 see(index, [token])  # as soon as it is there
         elif reading is None:
             texts = [cut(row + new, context) for row, new in zip(rows, added, strict=True)]
             seen = np.asarray([len(text) for text in texts], np.int32)
-            reading = _read(ready, texts, context)
+            reading = read(ready, texts, context)
             begun = seen - np.asarray([len(new) for new in added], np.int32)
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
@@ -47,7 +47,7 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
             scores[index] += logs[index, new].tolist()
             is_last = len(added[index]) >= section.max_new_tokens
             is_last |= ready.is_answering and lengths[index] == ids.shape[1]
-            reasons[index] = _reason(added[index], ends, see(index, added[index]), is_last)
+            reasons[index] = ending(added[index], ends, see(index, added[index]), is_last)
         seen = lengths
         if any(length == ids.shape[1] and not reason for length, reason in zip(lengths, reasons, strict=True)):
             reading = None
@@ -60,7 +60,7 @@ def _keys(seed, numbers):
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
 
-def _reason(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: bool) -> str:
+def ending(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: bool) -> str:
     """Return why a text ends with its last token; nothing where it goes on."""
     if tokens[-1] in ends:
         return "stop"
@@ -72,7 +72,7 @@ def cut(ids: list[int], context: int) -> list[int]:
     return ids[-(context // 2) :] if len(ids) >= context else ids
 
 
-def _read(ready: Ready, rows: list[list[int]], count: int, copies: int = 1) -> decode.Reading:
+def read(ready: Ready, rows: list[list[int]], count: int, copies: int = 1) -> decode.Reading:
     """Return the reading of prompts with room for `count` tokens, or as many as the context holds."""
     context = ready.model.config.context
     longest = max(map(len, rows))

@@ -45,8 +45,8 @@ def template(tokenizer: Tokenizer | None) -> Template:
     found = published.template(files)
     if found is None:
         raise Refusal(
-            f"the model has no chat template (no {published.TEMPLATE}, no chat_template in {published.CONFIG} or in the "
-            ".gguf file): continue a text with --prompt instead."
+            f"the model has no chat template (no {published.TEMPLATE}, no chat_template in {published.CONFIG} or in "
+            "the .gguf file): continue a text with --prompt instead."
         )
     extra("jinja2", "chat", "a chat template is run by jinja2")
     return Template(found, published.specials(files))

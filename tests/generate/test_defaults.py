@@ -31,7 +31,14 @@ from lm.refusal import Refusal
         (
             {"temperature": -1, "top_p": 1.5, "top_k": "a", "early_stopping": [], "stop_strings": 3, "min_p": [0.1]},
             {},
-            ["temperature (-1)", "top_p (1.5)", "top_k ('a')", "early_stopping ([])", "stop_strings (3)", "min_p ([0.1])"],
+            [
+                "temperature (-1)",
+                "top_p (1.5)",
+                "top_k ('a')",
+                "early_stopping ([])",
+                "stop_strings (3)",
+                "min_p ([0.1])",
+            ],
         ),
     ],
 )

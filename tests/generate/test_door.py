@@ -163,7 +163,7 @@ def test_a_mistake_is_one_sentence_before_a_model_is_opened(arguments, sentence)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--sample.min_new_tokens=300"], "sample.min_new_tokens is 300: it must be at most sample.max_new_tokens (256"),
+        (["--sample.min_new_tokens=300"], "min_new_tokens is 300: it must be at most sample.max_new_tokens (256"),
         (["--prompt=a", "--stream", "--sample.sequences=2"], "--stream is given, and there are 2 texts"),
     ],
 )

@@ -40,7 +40,7 @@ def test_the_prompt_is_a_flag_or_what_stdin_holds(prompt, stream, wanted):
         ("a.txt", b"one\ntwo\n", ["one\ntwo"]),
         ("a", b"\xef\xbb\xbfone", ["one"]),
         ("a.txt", b"", [""]),
-        ("a.jsonl", b'{"prompt": "one\\n"}\n\n{"prompt": "", "id": 3}\r\n{"prompt": "\xc2\x85"}', ["one\n", "", "\x85"]),
+        ("a.jsonl", b'{"prompt": "1\\n"}\n\n{"prompt": "", "id": 3}\r\n{"prompt": "\xc2\x85"}', ["1\n", "", "\x85"]),
     ],
 )
 def test_a_file_holds_a_prompt_or_many(tmp_path, name, data, wanted):

@@ -45,7 +45,8 @@ GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_excep
 {% endif %}"""
 OTHERS = (
     "{% set seen = namespace(count=0) %}{% for message in messages %}{% set seen.count = seen.count + 1 %}"
-    "{% if seen.count > 2 %}{% break %}{% endif %}{% generation %}{{ message | tojson }}{% endgeneration %};{% endfor %}"
+    "{% if seen.count > 2 %}{% break %}{% endif %}{% generation %}{{ message | tojson }}{% endgeneration %};"
+    "{% endfor %}"
     "{{ seen.count }}{{ dict(a='é') | tojson(indent=1) }}{{ unk_token }}"
 )
 TALK = [Message("user", " Hi <you>! "), Message("assistant", "Yes"), Message("user", "é")]
@@ -90,7 +91,7 @@ HOSTILE = {
     "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}"
     "{% endfor %}",
     "a long range": "{% for i in range(10**9) %}{% endfor %}",
-    "much text": "{% for i in range(99999) %}{% for j in range(99999) %}aaaaaaaaaaaaaaaaaaaaaaaa{% endfor %}{% endfor %}",
+    "much text": "{% for i in range(99999) %}{% for j in range(99999) %}aaaaaaaaaaaaaaaaaaaa{% endfor %}{% endfor %}",
     "a large text": "{{ 'a' * 10**11 }}",
     "a large text of a format": "{{ '%1000000000d' % 1 }}",
     "a large text of a filter": "{{ 'a' | center(10**10) }}",
