@@ -8,13 +8,13 @@ is measured by processes that stop on the way: after Python, after JAX's import,
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from absl import app, flags
 
 FROM = flags.DEFINE_string("from", None, "PLACE of the model", required=True)
@@ -50,6 +50,11 @@ def _seconds(arguments: list[str], folder: str) -> tuple[float, float]:
     return seconds, worked or usage.ru_utime + usage.ru_stime
 
 
+def _median(arguments: list[str], folder: str) -> list[float]:
+    """Return the medians of several processes."""
+    return np.median([_seconds(arguments, folder) for _ in range(TIMES.value)], axis=0).tolist()
+
+
 def _worked(number: int) -> float:
     """Return the processor's seconds that a process has had."""
     fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
@@ -61,12 +66,11 @@ def main(arguments: list[str]) -> None:
     door = ["-m", "lm.generate", f"--from={FROM.value}", f"--prompt={PROMPT.value}"]
     with tempfile.TemporaryDirectory() as folder:
         found = {"cold": _seconds(door, folder)}
-        median = lambda line: tuple(map(statistics.median, zip(*(_seconds(line, folder) for _ in range(TIMES.value)))))
         done = ""
         for name, lines in STAGES.items():
             done = f"{done}{lines.format(place=FROM.value)}\n"
-            found[name] = median(["-c", done])
-        found["warm"] = median(door)
+            found[name] = _median(["-c", done], folder)
+        found["warm"] = _median(door, folder)
     for name, (seconds, worked) in found.items():
         print(f"{name:8} {seconds:6.2f} s, of the processor's {worked:6.2f} s")
     print(json.dumps(found))
