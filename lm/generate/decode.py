@@ -102,7 +102,7 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
 
     def is_on(carry):
         number, reading = carry
-        return (number < count) & ~jnp.all(_is_done(reading))
+        return (number < count) & ~jnp.all(is_done(reading))
 
     def step(carry):
         number, reading = carry
@@ -112,7 +112,14 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
     return jax.lax.while_loop(is_on, step, (0, reading))[1]
 
 
-def _is_done(reading: Reading):
+@jax.jit
+def coming(reading: Reading, keys, settings: samplers.Settings):
+    """Return the token that `extend` will draw next for each row: it can be shown while that is made ready."""
+    return _next(reading, keys, settings)
+
+
+def is_done(reading: Reading):
+    """Return of each row whether nothing more is added to it: it is over, or full."""
     return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
 
 
@@ -124,7 +131,7 @@ def _next(reading: Reading, keys, settings):
 
 def append(model, params, reading: Reading, tokens_B, settings) -> Reading:
     """Return the reading with a token added to each row that is neither over nor full, and read."""
-    text, is_done_B = reading.text, _is_done(reading)
+    text, is_done_B = reading.text, is_done(reading)
     rows = jnp.arange(len(tokens_B))
     place_B = jnp.where(is_done_B, text.ids.shape[1], text.lengths)  # there is none for what is done
     scores_B = jnp.take_along_axis(reading.logits, tokens_B[:, None], axis=1)[:, 0]

@@ -45,8 +45,8 @@ def stepwise(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> 
     to exp(reward of the text so far / section.reward_scale): blockwise, as Mudgal et al. 2024, arXiv 2310.17022, who
     take the best. One that has ended is a way on, too.
 
-    numbers: reward; mean_reward, of the candidates for the last choice; kl and kl_bound, from the model's own draws with
-    the same settings, summed over the choices, as the chain rule has it (divergence.drawn, drawn_bound).
+    numbers: reward; mean_reward, of the candidates for the last choice; kl and kl_bound, from the model's own draws
+    with the same settings, summed over the choices, as the chain rule has it (divergence.drawn, drawn_bound).
     """
     each, reward = section.candidates, load(section.reward)
     copies = section.sequences * each
