@@ -47,7 +47,7 @@ def write(
     added: list[list[int]] = [[] for _ in rows]
     scores: list[list[float]] = [[] for _ in rows]
     reasons = [""] * len(rows)
-    reading, seen = None, np.zeros(len(rows), np.int32)
+    reading, seen, firsts = None, np.zeros(len(rows), np.int32), [0] * len(rows)
     while "" in reasons:
         if reading is None and not any(added):
             reading = read(prompts, section.max_new_tokens, copies)
@@ -55,13 +55,15 @@ def write(
             for index, token in enumerate(jax.device_get(coming(reading, keys, settings)).tolist()):
                 see(index, [token])  # as soon as it is there
         elif reading is None:
-            texts = [cut(row + new, context) for row, new in zip(rows, added, strict=True)]
+            texts = [cut((row + new)[first:], context) for row, new, first in zip(rows, added, firsts, strict=True)]
             seen = np.asarray([len(text) for text in texts], np.int32)
+            firsts = [len(row) + len(new) - len(text) for row, new, text in zip(rows, added, texts, strict=True)]
             reading = read(texts, context, 1)
             begun = seen - np.asarray([len(new) for new in added], np.int32)
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
-        reading = extend(reading, keys, settings, _CHUNK)
+        left = section.max_new_tokens - min(len(new) for new, reason in zip(added, reasons, strict=True) if not reason)
+        reading = extend(reading, keys, settings, min(_CHUNK, left))
         ids, lengths, logs = jax.device_get((reading.text.ids, reading.text.lengths, reading.scores))
         for index in [index for index, reason in enumerate(reasons) if not reason]:
             new = slice(seen[index], min(lengths[index], seen[index] + section.max_new_tokens - len(added[index])))
