@@ -106,7 +106,7 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
 
     def step(carry):
         number, reading = carry
-        tokens_B = _next(reading, keys, settings)
+        tokens_B = choose(reading, keys, settings)
         return number + 1, append(model, params, reading, tokens_B, settings)
 
     return jax.lax.while_loop(is_on, step, (0, reading))[1]
@@ -116,7 +116,7 @@ def _is_done(reading: Reading):
     return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
 
 
-def _next(reading: Reading, keys, settings):
+def choose(reading: Reading, keys, settings):
     """Return the token that is drawn for each row."""
     keys = jax.vmap(jax.random.fold_in)(keys, reading.text.lengths - reading.text.begun)
     return samplers.draw(keys, reading.logits, reading.text, settings)

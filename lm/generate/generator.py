@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from lm.generate.constrain import constrained
 from lm.generate.method import Written, ready
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
@@ -61,7 +62,7 @@ class Generator:
         rows = [self._ids(prompt) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
-        written = sample(self.ready, rows, section, desk.see)
+        written = _way(section)(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
@@ -90,6 +91,13 @@ def generate(
       Refusal: the model is none that continues text, or a prompt leaves no room in its context.
     """
     return Generator(bundle)(prompts, section, watch)
+
+
+def _way(section: Any) -> Callable:
+    """Return what writes the texts of a sample section: (Ready, prompts, section, see) → list of Written."""
+    if section.regex or section.json_schema:
+        return constrained
+    return sample
 
 
 class _Desk:

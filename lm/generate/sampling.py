@@ -1,5 +1,6 @@
 """Prompts in, texts out, token by token: the plain way to write."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,8 +12,12 @@ from lm.generate.method import Ready, See, Written, padded, rounded
 _CHUNK = 8  # tokens added between two looks from the host
 
 
-def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> list[Written]:
+def sample(
+    ready: Ready, prompts: list[list[int]], section: Any, see: See, extend: Callable = decode.extend
+) -> list[Written]:
     """Return `section.sequences` texts of every prompt, those of one prompt side by side.
+
+    extend: adds a token or more to each row, as decode.extend does.
 
     A text that reaches the model's context goes on from the last half of it, read anew; what a decoder with an encoder
     says ends there.
@@ -40,7 +45,7 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
         count = _CHUNK if any(added) else 1  # the first as soon as it is there
-        reading = decode.extend(ready.model, ready.params, reading, keys, settings, count)
+        reading = extend(ready.model, ready.params, reading, keys, settings, count)
         ids, lengths, logs = jax.device_get((reading.text.ids, reading.text.lengths, reading.scores))
         for index in [index for index, reason in enumerate(reasons) if not reason]:
             new = slice(seen[index], min(lengths[index], seen[index] + section.max_new_tokens - len(added[index])))
