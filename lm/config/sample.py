@@ -109,7 +109,7 @@ FIELDS = {
     ),
     "sample.json_schema": Field(
         "",
-        "JSON schema (an object), or its file, that the whole text obeys: pip install 'lm[constrain]'",
+        "JSON schema, or its file, that the whole text obeys: pip install 'lm[constrain]'",
         ANY_TEXT,
         FREE,
     ),

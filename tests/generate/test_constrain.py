@@ -84,7 +84,7 @@ def check(value):
     assert isinstance(value["name"], str) and len(value["name"]) <= 5
     assert type(value["age"]) is int and 3 <= value["age"] <= 120
     assert len(value["tags"]) <= 3 and all(tag in ("a", "b", None) for tag in value["tags"])
-    node = value["next"] if "next" in value else {}
+    node = value.get("next", {})
     assert set(node) <= {"is"} and all(type(one) is bool for one in node.values())
 
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_obeyed_is_refused(writer, sampling, fields, reason, tmp_
     places = {"LIST": str(tmp_path / "list"), "BYTES": str(tmp_path / "bytes")}
     ((name, value),) = fields.items()
     with pytest.raises(Refusal, match=reason):
-        fields = {name: places[value] if value in places else value}
+        fields = {name: places.get(value, value)}
         writer("char")(PROMPTS, sampling(**fields))
 
 
