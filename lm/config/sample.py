@@ -165,6 +165,15 @@ def check(flat: Mapping[str, Any]) -> None:
         "sample.regex": bool(value("regex")),
         "sample.json_schema": bool(value("json_schema")),
     }
+    if value("reward") and value("temperature") == 0:
+        raise Refusal(
+            "sample.temperature is 0: sample.reward chooses among drawn texts, so give it a temperature above 0."
+        )
+    if value("reward") and value("guidance") == "best_of" and value("candidates") < value("sequences"):
+        raise Refusal(
+            f"sample.candidates is {value('candidates')}: the best sample.sequences ({value('sequences')}) of them are "
+            "taken, so draw at least as many."
+        )
     chosen = [name for name, is_chosen in methods.items() if is_chosen]
     if len(chosen) > 1:
         raise Refusal(f"{' and '.join(chosen)} are set: each is a way of its own, so leave all but one.")

@@ -4,9 +4,9 @@ Before every token the host says which may follow: all whose bytes can still bec
 is one. The samplers choose among these. While the device reads a token, the host finds what may follow it.
 """
 
-import functools
 import json
 import re
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from lm.config.regex import translated
 from lm.generate import decode
 from lm.generate.method import Ready, See, Written
-from lm.generate.sampling import sample
+from lm.generate.sampling import read, write
 from lm.refusal import Refusal, extra
 from lm.text.spelling import spelling
 from lm.text.tokenizer import Tokenizer
@@ -38,12 +38,10 @@ def constrained(ready: Ready, prompts: list[list[int]], section: Any, see: See) 
       Refusal: llguidance is not there or cannot follow the pattern, or no token begins what matches.
     """
     guide = _Guide(ready, prompts, section)
-    written = sample(ready, prompts, section, see, guide.extend)
-    numbers = [{"complete": float(guide.is_complete(index))} for index in range(len(written))]
-    return [
-        one._replace(numbers=found if one.finish_reason != "stop_string" else {"complete": 0.0})
-        for one, found in zip(written, numbers, strict=True)
-    ]
+    extend = partial(guide.extend, ready.model, ready.params)
+    written = write(ready, prompts, section, see, partial(read, ready, ready.model.config.context), extend)
+    is_whole = lambda index: guide.is_complete(index) and written[index].finish_reason != "stop_string"
+    return [one._replace(numbers={"complete": float(is_whole(index))}) for index, one in enumerate(written)]
 
 
 class _Guide:
@@ -95,7 +93,7 @@ def _drawn(reading: decode.Reading, keys, settings, allowed_BW):
     """Return a token per row that is allowed; where nothing that is allowed is left, an end."""
     allowed_BV = jnp.unpackbits(allowed_BW, axis=1, count=reading.logits.shape[1], bitorder="little")
     logits_BV = jnp.where(allowed_BV > 0, reading.logits, -jnp.inf)
-    return decode.choose(reading._replace(logits=logits_BV), keys, settings)
+    return decode.coming(reading._replace(logits=logits_BV), keys, settings)
 
 
 _append = jax.jit(decode.append, static_argnums=0, donate_argnames="reading")
@@ -111,7 +109,7 @@ class _Words:
         raise NotImplementedError
 
 
-@functools.lru_cache(maxsize=2)
+@lru_cache(maxsize=2)
 def _words(tokenizer: Tokenizer, size: int) -> tuple[Any, bool]:
     """Return llguidance's tokenizer of `size` ids, and whether a text's first token loses its space."""
     library = extra("llguidance", "constrain", "sample.regex and sample.json_schema are obeyed by llguidance")

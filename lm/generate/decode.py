@@ -102,21 +102,28 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
 
     def is_on(carry):
         number, reading = carry
-        return (number < count) & ~jnp.all(_is_done(reading))
+        return (number < count) & ~jnp.all(is_done(reading))
 
     def step(carry):
         number, reading = carry
-        tokens_B = choose(reading, keys, settings)
+        tokens_B = _next(reading, keys, settings)
         return number + 1, append(model, params, reading, tokens_B, settings)
 
     return jax.lax.while_loop(is_on, step, (0, reading))[1]
 
 
-def _is_done(reading: Reading):
+@jax.jit
+def coming(reading: Reading, keys, settings: samplers.Settings):
+    """Return the token that `extend` will draw next for each row: it can be shown while that is made ready."""
+    return _next(reading, keys, settings)
+
+
+def is_done(reading: Reading):
+    """Return of each row whether nothing more is added to it: it is over, or full."""
     return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
 
 
-def choose(reading: Reading, keys, settings):
+def _next(reading: Reading, keys, settings):
     """Return the token that is drawn for each row."""
     keys = jax.vmap(jax.random.fold_in)(keys, reading.text.lengths - reading.text.begun)
     return samplers.draw(keys, reading.logits, reading.text, settings)
@@ -124,7 +131,7 @@ def choose(reading: Reading, keys, settings):
 
 def append(model, params, reading: Reading, tokens_B, settings) -> Reading:
     """Return the reading with a token added to each row that is neither over nor full, and read."""
-    text, is_done_B = reading.text, _is_done(reading)
+    text, is_done_B = reading.text, is_done(reading)
     rows = jnp.arange(len(tokens_B))
     place_B = jnp.where(is_done_B, text.ids.shape[1], text.lengths)  # there is none for what is done
     scores_B = jnp.take_along_axis(reading.logits, tokens_B[:, None], axis=1)[:, 0]

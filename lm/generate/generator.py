@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from lm.generate import guided, speculative
+from lm.generate.beam import search
 from lm.generate.constrain import constrained
-from lm.generate.method import Written, ready
+from lm.generate.method import Written, ready, said
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
 from lm.text.tokenizer import Tokenizer
@@ -39,9 +42,17 @@ class Completion(NamedTuple):
 class Generator:
     """A Bundle's model, ready to write many times."""
 
-    def __init__(self, bundle: Bundle):
+    def __init__(self, bundle: Bundle, draft: Bundle | None = None):
+        """Take a model, and what guesses for it where sample.draft is a PLACE.
+
+        Raises:
+          Refusal: it is none that continues text, or the draft's tokens are others.
+        """
         self._is_marked = bundle.config.objective.name in ("span", "mixture")
         self.ready = ready(bundle)
+        self._draft = draft and ready(draft)
+        if self._draft:
+            speculative.check(self.ready, self._draft)
 
     def __call__(
         self, prompts: Sequence[str | Sequence[int]], section: Any, watch: Watch | None = None
@@ -59,13 +70,26 @@ class Generator:
         Raises:
           Refusal: a prompt that leaves no room in the context.
         """
-        rows = [self._ids(prompt) for prompt in prompts]
+        rows = [self.ids(prompt) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
-        written = _way(section)(self.ready, rows, section, desk.see)
+        written = self._way(section)(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
-    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+    def _way(self, section: Any) -> Callable[..., list[Written]]:
+        """Return what writes as a sample section says."""
+        if section.reward:
+            return guided.GUIDANCES[section.guidance]
+        if section.draft not in ("", "lookup") and self._draft is None:
+            raise Refusal(f"sample.draft is {section.draft!r}: it is a PLACE, and nobody opened it; give its Bundle.")
+        if section.draft:
+            return partial(speculative.speculate, draft=None if section.draft == "lookup" else self._draft)
+        if section.regex or section.json_schema:
+            return constrained
+        return search if section.beams > 1 else sample
+
+    def ids(self, prompt: str | Sequence[int]) -> list[int]:
+        """Return the ids that the model reads of a prompt; refuse those that leave no room in the context."""
         tokenizer, context = self.ready.tokenizer, self.ready.model.config.context
         is_answering = self.ready.is_answering
         if isinstance(prompt, str):
@@ -83,21 +107,19 @@ class Generator:
 
 
 def generate(
-    bundle: Bundle, prompts: Sequence[str | Sequence[int]], section: Any, watch: Watch | None = None
+    bundle: Bundle,
+    prompts: Sequence[str | Sequence[int]],
+    section: Any,
+    watch: Watch | None = None,
+    draft: Bundle | None = None,
 ) -> list[Completion]:
     """Return what a Generator does once.
 
     Raises:
-      Refusal: the model is none that continues text, or a prompt leaves no room in its context.
+      Refusal: the model is none that continues text, the draft's tokens are others, or a prompt leaves no room in its
+        context.
     """
-    return Generator(bundle)(prompts, section, watch)
-
-
-def _way(section: Any) -> Callable:
-    """Return what writes the texts of a sample section: (Ready, prompts, section, see) → list of Written."""
-    if section.regex or section.json_schema:
-        return constrained
-    return sample
+    return Generator(bundle, draft)(prompts, section, watch)
 
 
 class _Desk:
@@ -133,10 +155,7 @@ class _Desk:
 
     def _text(self, index: int, tokens: list[int]) -> tuple[str, bool]:
         """Return the tokens' text up to a stop string, and whether there is one."""
-        ends = self._tokenizer.ends
-        text = self._tokenizer.decode([token for token in tokens if token not in ends], self._known[index])
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        return (text[: min(places)], True) if places else (text, False)
+        return said(self._tokenizer, tokens, self._known[index], self._stops)
 
     def _show(self, index: int, text: str) -> None:
         if len(text) > len(self._shown[index]):

@@ -1,6 +1,7 @@
 """Prompts in, texts out, token by token: the plain way to write."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,22 +13,36 @@ from lm.generate.method import Ready, See, Written, padded, rounded
 _CHUNK = 8  # tokens added between two looks from the host
 
 
-def sample(
-    ready: Ready, prompts: list[list[int]], section: Any, see: See, extend: Callable = decode.extend
-) -> list[Written]:
-    """Return `section.sequences` texts of every prompt, those of one prompt side by side.
+def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> list[Written]:
+    """Return `section.sequences` texts of every prompt, those of one prompt side by side."""
+    extend = partial(decode.extend, ready.model, ready.params)
+    begin = partial(read, ready, ready.model.config.context)
+    return write(ready, prompts, section, see, begin, extend, decode.coming)
 
-    extend: adds a token or more to each row, as decode.extend does.
+
+def write(
+    ready: Ready,
+    prompts: list[list[int]],
+    section: Any,
+    see: See,
+    read: Callable,
+    extend: Callable,
+    coming: Callable = lambda *_: np.zeros(0, int),
+) -> list[Written]:
+    """Return the texts that grow as two functions say, side by side.
 
     A text that reaches the model's context goes on from the last half of it, read anew; what a decoder with an encoder
     says ends there.
+
+    Args:
+      read: (rows of ids, tokens to come, copies) → a decode.Reading, or what else has its text, scores and is_over.
+      extend: (that, keys of the rows, samplers.Settings, count) → that with some `count` tokens more in every row.
+      coming: (that, keys of the rows, samplers.Settings) → each row's next token, where it is known before.
     """
     context, ends = ready.model.config.context, ready.tokenizer.ends
     settings = samplers.settings(section, ready.tokenizer)
     copies = section.sequences
-    keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(section.seed), number))(
-        np.tile(np.arange(copies), len(prompts))
-    )
+    keys = keys_of(section.seed, np.tile(np.arange(copies), len(prompts)))
     rows = [prompt for prompt in prompts for _ in range(copies)]
     added: list[list[int]] = [[] for _ in rows]
     scores: list[list[float]] = [[] for _ in rows]
@@ -35,17 +50,18 @@ def sample(
     reading, seen = None, np.zeros(len(rows), np.int32)
     while "" in reasons:
         if reading is None and not any(added):
-            reading = _read(ready, prompts, section.max_new_tokens, copies)
+            reading = read(prompts, section.max_new_tokens, copies)
             seen = jax.device_get(reading.text.lengths)
+            for index, token in enumerate(jax.device_get(coming(reading, keys, settings)).tolist()):
+                see(index, [token])  # as soon as it is there
         elif reading is None:
             texts = [cut(row + new, context) for row, new in zip(rows, added, strict=True)]
             seen = np.asarray([len(text) for text in texts], np.int32)
-            reading = _read(ready, texts, context)
+            reading = read(texts, context, 1)
             begun = seen - np.asarray([len(new) for new in added], np.int32)
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
-        count = _CHUNK if any(added) else 1  # the first as soon as it is there
-        reading = extend(ready.model, ready.params, reading, keys, settings, count)
+        reading = extend(reading, keys, settings, _CHUNK)
         ids, lengths, logs = jax.device_get((reading.text.ids, reading.text.lengths, reading.scores))
         for index in [index for index, reason in enumerate(reasons) if not reason]:
             new = slice(seen[index], min(lengths[index], seen[index] + section.max_new_tokens - len(added[index])))
@@ -53,14 +69,20 @@ def sample(
             scores[index] += logs[index, new].tolist()
             is_last = len(added[index]) >= section.max_new_tokens
             is_last |= ready.is_answering and lengths[index] == ids.shape[1]
-            reasons[index] = _reason(added[index], ends, see(index, added[index]), is_last)
+            reasons[index] = ending(added[index], ends, see(index, added[index]), is_last)
         seen = lengths
         if any(length == ids.shape[1] and not reason for length, reason in zip(lengths, reasons, strict=True)):
             reading = None
     return [Written(*text) for text in zip(added, scores, reasons, strict=True)]
 
 
-def _reason(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: bool) -> str:
+@jax.jit
+def keys_of(seed, numbers):
+    """Return the key of each text, by its number among those of its prompt."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+
+
+def ending(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: bool) -> str:
     """Return why a text ends with its last token; nothing where it goes on."""
     if tokens[-1] in ends:
         return "stop"
@@ -72,11 +94,17 @@ def cut(ids: list[int], context: int) -> list[int]:
     return ids[-(context // 2) :] if len(ids) >= context else ids
 
 
-def _read(ready: Ready, rows: list[list[int]], count: int, copies: int = 1) -> decode.Reading:
-    """Return the reading of prompts with room for `count` tokens, or as many as the context holds."""
-    context = ready.model.config.context
+def read(
+    ready: Ready, context: int, rows: list[list[int]], count: int, copies: int = 1, ahead: int = 1
+) -> decode.Reading:
+    """Return the reading of prompts with room for `count` tokens, or as many as the context holds.
+
+    Args:
+      copies: rows that go on from each prompt.
+      ahead: most tokens that a pass adds to what was read; where there is room, so many stand beyond the count.
+    """
     longest = max(map(len, rows))
-    slots = rounded((1 if ready.is_answering else longest) + count, context)
+    slots = rounded((1 if ready.is_answering else longest) + count + ahead - 1, context)
     return decode.prefill(
         ready.model,
         ready.params,
@@ -85,4 +113,5 @@ def _read(ready: Ready, rows: list[list[int]], count: int, copies: int = 1) -> d
         slots=slots,
         has_prefix=ready.has_prefix,
         copies=copies,
+        ahead=ahead,
     )

@@ -17,6 +17,7 @@ from lm.generate.method import rounded
 from lm.refusal import Refusal
 
 CONTEXT = 29
+QUIET = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
 PROMPTS = ["", "Hello", "a prompt of 22 letters"]
 ODD = [-1, -1.0, math.nan, math.inf, -math.inf, 1.5, "", "1", None, (), 1e30, 1e-45, 2**60, True]
 USUAL = {
@@ -62,7 +63,7 @@ def test_each_runs_or_is_refused(generator, compiled):
     seen = Counter()
     field = lambda values: st.integers(0, 19).flatmap(lambda one: st.sampled_from(values if one else ODD))
 
-    @settings(max_examples=1000, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(parent=QUIET, max_examples=1000, derandomize=True)
     @given(st.fixed_dictionaries({}, optional={name: field(values) for name, values in USUAL.items()}), st.data())
     def run(fields, data):
         try:

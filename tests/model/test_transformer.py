@@ -16,7 +16,7 @@ from lm.model.transformer import Embed, TokenValues, Transformer
 # Combinations in which every option of the decoder is at work that a token's past can see.
 VARIANTS = {
     "gpt2": {"family": "gpt2"},
-    "llama": {"family": "llama"},
+    "llama, a larger base": {"family": "llama", "rotary_scaling": "ntk", "rotary_factor": 3.0},
     "gemma3": {"family": "gemma3", "windows": (4, 0), "rotary_scaling": "linear", "rotary_factor": 3.0},
     "alibi, parallel": {
         "positions": "alibi",
@@ -46,7 +46,13 @@ VARIANTS = {
         "gated": True,
         "tied": False,
     },
-    "experts": {"family": "mixtral", "experts": 5},
+    "experts, yarn": {
+        "family": "mixtral",
+        "experts": 5,
+        "rotary_scaling": "yarn",
+        "rotary_factor": 3.0,
+        "rotary_original_context": 41,
+    },
     "experts with places for all": {"experts": 3, "dispatch": "capacity", "expert_capacity": 1.5},
     "part of a head turned, parallel with two norms": {
         "positions": "rotary",
