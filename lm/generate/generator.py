@@ -58,13 +58,13 @@ class Generator:
         Raises:
           Refusal: a prompt that leaves no room in the context.
         """
-        rows = [self._ids(prompt) for prompt in prompts]
+        rows = [self._ids(prompt, section.window) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
         written = sample(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
-    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+    def _ids(self, prompt: str | Sequence[int], window: int) -> list[int]:
         tokenizer, context = self.ready.tokenizer, self.ready.model.config.context
         is_answering = self.ready.is_answering
         if isinstance(prompt, str):
@@ -73,10 +73,11 @@ class Generator:
             prompt = [*tokenizer.opening, *text] or ([] if is_answering else [tokenizer.end])
             prompt = [*prompt, tokenizer.end] if is_answering else prompt
         most = context if is_answering else context - 1
-        if len(prompt) > most:
+        if len(prompt) > most and not window:
+            further = "" if is_answering else "; longer ones are read with sample.window"
             raise Refusal(
                 f"the prompt has {len(prompt)} tokens: it must have at most {most}, since the model's context is "
-                f"{context}."
+                f"{context}{further}."
             )
         return [int(token) for token in prompt]
 

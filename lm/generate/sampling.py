@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lm.generate import decode, samplers
+from lm.generate import decode, samplers, windowed
 from lm.generate.method import Ready, See, Written, padded, rounded
 
 _CHUNK = 8  # tokens added between two looks from the host
@@ -15,9 +15,14 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
     """Return `section.sequences` texts of every prompt, those of one prompt side by side.
 
     A text that reaches the model's context goes on from the last half of it, read anew; what a decoder with an encoder
-    says ends there.
+    says ends there. With a window see windowed.py.
+
+    Raises:
+      Refusal: the model cannot read in the window.
     """
-    context, ends = ready.model.config.context, ready.tokenizer.ends
+    windowed.check(ready, section)
+    ends = ready.tokenizer.ends
+    most, sinks = (section.window, section.sinks) if section.window else (ready.model.config.context, 0)
     settings = samplers.settings(section, ready.tokenizer)
     copies = section.sequences
     keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(section.seed), number))(
@@ -30,12 +35,16 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
     reading, seen = None, np.zeros(len(rows), np.int32)
     while "" in reasons:
         if reading is None and not any(added):
-            reading = _read(ready, prompts, section.max_new_tokens, copies)
+            if windowed.rolls(ready, max(map(len, prompts)), section):
+                reading = windowed.read(ready, prompts, section, copies)
+            else:
+                texts = prompts if ready.is_answering else [windowed.cut(prompt, most, sinks) for prompt in prompts]
+                reading = _read(ready, texts, section.max_new_tokens, most, copies)
             seen = jax.device_get(reading.text.lengths)
         elif reading is None:
-            texts = [cut(row + new, context) for row, new in zip(rows, added, strict=True)]
+            texts = [windowed.cut(row + new, most, sinks) for row, new in zip(rows, added, strict=True)]
             seen = np.asarray([len(text) for text in texts], np.int32)
-            reading = _read(ready, texts, context)
+            reading = _read(ready, texts, most, most)
             begun = seen - np.asarray([len(new) for new in added], np.int32)
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
@@ -62,20 +71,14 @@ def _reason(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: 
     return "stop_string" if is_stopped else "length" if is_last else ""
 
 
-def cut(ids: list[int], context: int) -> list[int]:
-    """Return ids that leave room in the context: their last half, where they fill it."""
-    return ids[-(context // 2) :] if len(ids) >= context else ids
-
-
-def _read(ready: Ready, rows: list[list[int]], count: int, copies: int = 1) -> decode.Reading:
-    """Return the reading of prompts with room for `count` tokens, or as many as the context holds."""
-    context = ready.model.config.context
+def _read(ready: Ready, rows: list[list[int]], count: int, most: int, copies: int = 1) -> decode.Reading:
+    """Return the reading of prompts with room for `count` tokens, or as many as `most` slots hold."""
     longest = max(map(len, rows))
-    slots = rounded((1 if ready.is_answering else longest) + count, context)
+    slots = rounded((1 if ready.is_answering else longest) + count, most)
     return decode.prefill(
         ready.model,
         ready.params,
-        *padded(rows, rounded(longest, context)),
+        *padded(rows, rounded(longest, most)),
         ready.tokenizer.specials.start,
         slots=slots,
         has_prefix=ready.has_prefix,
