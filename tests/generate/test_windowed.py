@@ -14,7 +14,6 @@ LONG = "The quick brown fox jumps over the lazy dog, says: 0123456789."
 PROMPTS = [LONG, "Hi", LONG[:17]]
 
 CASES = {  # model, window, sinks
-    "rotary": ({"model__positions": "rotary"}, 8, 0),
     "rotary, yarn, a share": (
         {
             "model__positions": "rotary",
@@ -27,7 +26,7 @@ CASES = {  # model, window, sinks
         3,
     ),
     "alibi, windows": ({"model__positions": "alibi", "model__windows": (5, 0)}, 13, 3),
-    "relative": ({"model__positions": "relative", "model__relative_buckets": 6, "model__relative_distance": 9}, 11, 2),
+    "relative": ({"model__positions": "relative", "model__relative_buckets": 6, "model__relative_distance": 9}, 8, 0),
 }
 
 
@@ -150,10 +149,13 @@ def test_positions_that_are_added_are_read_anew(byte_bundle, sampling):
             text, shown = [*text, token], [*shown, token]
 
 
-def test_a_window_that_holds_all_changes_nothing(byte_bundle, sampling):
-    bundle = byte_bundle(model__family="llama")
-    plain, windowed = (generate(bundle, PROMPTS[1:2], sampling(window=window))[0] for window in (0, 13))
-    assert plain.tokens == windowed.tokens and plain.logprobs == windowed.logprobs
+@pytest.mark.parametrize(
+    ("positions", "window", "longest", "rolls"),
+    [("rotary", 13, 5, False), ("rotary", 13, 6, True), ("rotary", 0, 6, False), ("learned", 13, 6, False)],
+)
+def test_a_cache_rolls_where_the_window_would_not_hold_all(byte_bundle, sampling, positions, window, longest, rolls):
+    usable = ready(byte_bundle(model__family="llama", model__positions=positions))
+    assert windowed.rolls(usable, longest, sampling(window=window, max_new_tokens=8)) == rolls
 
 
 @pytest.mark.parametrize(
