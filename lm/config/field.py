@@ -85,16 +85,17 @@ def all_regex() -> Rule:
     return Rule("regular expressions", compiles)
 
 
-def pairs(name: str, least: float = 0) -> Rule:
-    """Return the rule of a tuple of texts `NAME=NUMBER` from `least` on; `name` says what a name is."""
+def pairs(name: str, least: float = 0, most: float = math.inf) -> Rule:
+    """Return the rule of a tuple of texts `NAME=NUMBER` from `least` to `most`; `name` says what a name is."""
 
     def holds(texts: tuple[str, ...]) -> bool:
         try:
-            return all(label and math.isfinite(number) and number >= least for label, number in split(texts))
+            return all(label and math.isfinite(number) and least <= number <= most for label, number in split(texts))
         except ValueError:
             return False
 
-    return Rule(f"texts '{name}=NUMBER' with numbers of at least {least}", holds)
+    numbers = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
+    return Rule(f"texts '{name}=NUMBER' with numbers {numbers}", holds)
 
 
 def split(texts: Iterable[str]) -> list[tuple[str, float]]:

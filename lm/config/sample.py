@@ -15,6 +15,7 @@ from lm.config.field import (
     one_of,
     pairs,
     spelled,
+    split,
     within,
 )
 from lm.refusal import Refusal
@@ -50,11 +51,13 @@ FIELDS = {
     "sample.logit_bias": Field(
         (),
         "what is added to the score of a text's last token after its others",
-        pairs("TEXT", -1000),
+        pairs("TEXT", -1000, 1000),
         FREE,
         element=str,
     ),
-    "sample.banned": Field((), "texts whose tokens are not written in a row", SOME_TEXTS, FREE, element=str),
+    "sample.banned": Field(
+        (), "texts whose tokens are not written in a row, after a space or not", SOME_TEXTS, FREE, element=str
+    ),
     "sample.min_new_tokens": Field(0, "tokens before the text may end", at_least(0), FREE),
     "sample.max_new_tokens": Field(256, "most tokens to add", at_least(1), FREE),
     "sample.stop": Field(
@@ -134,6 +137,10 @@ FIELDS = {
 def check(flat: Mapping[str, Any]) -> None:
     """Refuse combinations that cannot be drawn."""
     value = lambda name: flat[f"sample.{name}"]
+    texts = [text for text, _ in split(value("logit_bias"))]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise Refusal(f"sample.logit_bias has {text!r} twice: give it one number.")
     if value("min_new_tokens") > value("max_new_tokens"):
         raise Refusal(
             f"sample.min_new_tokens is {value('min_new_tokens')}: it must be at most sample.max_new_tokens "
@@ -150,6 +157,15 @@ def check(flat: Mapping[str, Any]) -> None:
         "sample.regex": bool(value("regex")),
         "sample.json_schema": bool(value("json_schema")),
     }
+    if value("reward") and value("temperature") == 0:
+        raise Refusal(
+            "sample.temperature is 0: sample.reward chooses among drawn texts, so give it a temperature above 0."
+        )
+    if value("reward") and value("guidance") == "best_of" and value("candidates") < value("sequences"):
+        raise Refusal(
+            f"sample.candidates is {value('candidates')}: the best sample.sequences ({value('sequences')}) of them are "
+            "taken, so draw at least as many."
+        )
     chosen = [name for name, is_chosen in methods.items() if is_chosen]
     if len(chosen) > 1:
         raise Refusal(f"{' and '.join(chosen)} are set: each is a way of its own, so leave all but one.")

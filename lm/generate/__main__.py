@@ -45,7 +45,8 @@ JSON = flags.DEFINE_bool(
     "json",
     False,
     "print one JSON object a sequence: prompt (its number), prompt_tokens (how many), text, tokens, logprobs, "
-    "finish_reason, seconds; or a list a gap: text, token, logprob",
+    "finish_reason, seconds (to the first token, and all), numbers (a reward and the like); or a list a gap: text, "
+    "token, logprob",
 )
 CHAT = flags.DEFINE_bool(
     "chat", False, "answer line after line of stdin, by the model's own chat template; /help says more"
@@ -60,8 +61,10 @@ def main() -> None:
     prompts = [] if CHAT.value else _prompts()
 
     from lm.generate import defaults
+    from lm.parallel import host
     from lm.weights.place import describe, open_place
 
+    host.keep_programs()
     try:
         sample.check(flatten(SAMPLE.value.to_dict(), "sample."))
     except Refusal:  # unless the model's own defaults make up for it, it is said before the model is read
@@ -117,7 +120,7 @@ def _prompts() -> list[str]:
 
 def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
     """Print the prompts and what follows, or the answers alone."""
-    from lm.generate.generator import generate
+    from lm.generate.generator import Generator
 
     is_single = len(prompts) * section.sequences == 1
     if STREAM.value and not is_single:
@@ -130,20 +133,19 @@ def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
         sys.stdout.write((unsaid.pop() if unsaid else "") + text)
         sys.stdout.flush()
 
-    completions = generate(bundle, prompts, section, watch if is_streamed else None)
+    generator = Generator(bundle)
+    rows = [generator.ids(prompt, section.window) for prompt in prompts]
+    completions = generator(rows, section, watch if is_streamed else None)
     if is_streamed:
         return watch(0, "\n")
     owners = [number for number in range(len(prompts)) for _ in range(section.sequences)]
     if JSON.value:
-        for number, completion in zip(owners, completions, strict=True):
-            print(json.dumps({"prompt": number, **_object(completion)}, ensure_ascii=False))
+        for number, one in zip(owners, completions, strict=True):
+            counted = {"prompt": number, "prompt_tokens": len(rows[number])}
+            found = one._asdict() | {"seconds": one.seconds._asdict(), "numbers": dict(one.numbers)}
+            print(json.dumps(counted | found, ensure_ascii=False))
     else:
         print("\n---\n".join(befores[number] + one.text for number, one in zip(owners, completions, strict=True)))
-
-
-def _object(value: Any) -> dict[str, Any]:
-    """Return a named tuple, and those in it, as an object of JSON."""
-    return {name: _object(one) if hasattr(one, "_asdict") else one for name, one in value._asdict().items()}
 
 
 def _fill(bundle: Any, prompts: Sequence[str]) -> None:

@@ -150,6 +150,12 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
     return jax.lax.while_loop(is_on, step, (0, reading))[1]
 
 
+@jax.jit
+def coming(reading: Reading, keys, settings: samplers.Settings):
+    """Return the token that `extend` will draw next for each row: it can be shown while that is made ready."""
+    return _next(reading, keys, settings)
+
+
 def _is_done(reading: Reading):
     return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
 

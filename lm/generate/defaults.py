@@ -11,9 +11,11 @@ from lm.config import sample, schema
 from lm.config.resolve import flatten
 from lm.refusal import Refusal
 from lm.text.tokenizer import Tokenizer
+from lm.weights.published import spelled
 
 FILE = "generation_config.json"
 _SECTION = "sample."
+_TOLD = 8  # names that a line lists
 _NAMES = {
     "temperature": "temperature",
     "top_k": "top_k",
@@ -58,7 +60,7 @@ def section(
         sample.check(usual | wanted)
         left, said = [*left, f"the rest, as {str(refusal).rstrip('.')}"], {}
     if left:
-        say(f"{FILE}: passed over {', '.join(left)}")
+        say(f"{FILE}: passed over {', '.join(left[:_TOLD])}{', ...' if left[_TOLD:] else ''}")
     found = schema.defaults("sample")
     found.update({name.removeprefix(_SECTION): value for name, value in (usual | said | wanted).items()})
     return ml_collections.FrozenConfigDict(found)
@@ -75,12 +77,12 @@ def published(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if value is None or re.fullmatch(_SILENT, theirs):
             continue
         if theirs not in _NAMES:
-            left.append(theirs)
+            left.append(theirs if theirs.isidentifier() else spelled(theirs))
             continue
         name = f"{_SECTION}{_NAMES[theirs]}"
         value = _ours(theirs, value)
         if value is None or schema.complaint(name, value):
-            left.append(f"{theirs} ({str(said[theirs])[:40]})")
+            left.append(f"{theirs} ({spelled(said[theirs])})")
         else:
             found[name] = value
     if said.get("do_sample") is False:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from lm.generate.method import Written, ready
+from lm.generate import guided
+from lm.generate.beam import search
+from lm.generate.method import Ready, See, Written, ready, said
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
 from lm.text.tokenizer import Tokenizer
@@ -58,13 +60,17 @@ class Generator:
         Raises:
           Refusal: a prompt that leaves no room in the context.
         """
-        rows = [self._ids(prompt, section.window) for prompt in prompts]
+        rows = [self.ids(prompt, section.window) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
-        written = sample(self.ready, rows, section, desk.see)
+        written = _way(section)(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
-    def _ids(self, prompt: str | Sequence[int], window: int) -> list[int]:
+    def ids(self, prompt: str | Sequence[int], window: int) -> list[int]:
+        """Return the ids that the model reads of a prompt; refuse those that leave no room in the context.
+
+        window: sample.window, in which there is room for any.
+        """
         tokenizer, context = self.ready.tokenizer, self.ready.model.config.context
         is_answering = self.ready.is_answering
         if isinstance(prompt, str):
@@ -91,6 +97,13 @@ def generate(
       Refusal: the model is none that continues text, or a prompt leaves no room in its context.
     """
     return Generator(bundle)(prompts, section, watch)
+
+
+def _way(section: Any) -> Callable[[Ready, list[list[int]], Any, See], list[Written]]:
+    """Return what writes as a sample section says."""
+    if section.reward:
+        return guided.GUIDANCES[section.guidance]
+    return search if section.beams > 1 else sample
 
 
 class _Desk:
@@ -126,10 +139,7 @@ class _Desk:
 
     def _text(self, index: int, tokens: list[int]) -> tuple[str, bool]:
         """Return the tokens' text up to a stop string, and whether there is one."""
-        ends = self._tokenizer.ends
-        text = self._tokenizer.decode([token for token in tokens if token not in ends], self._known[index])
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        return (text[: min(places)], True) if places else (text, False)
+        return said(self._tokenizer, tokens, self._known[index], self._stops)
 
     def _show(self, index: int, text: str) -> None:
         if len(text) > len(self._shown[index]):

@@ -74,3 +74,11 @@ def rounded(count: int, most: int) -> int:
     """
     step = max(4, 1 << max(0, (count - 1).bit_length() - 3))
     return min(most, max(16, -(-count // step) * step))
+
+
+def said(tokenizer: Tokenizer, tokens: Sequence[int], known: Sequence[int], stops: Sequence[str]) -> tuple[str, bool]:
+    """Return the tokens' text up to a stop string, behind the ids that are known, and whether there is one."""
+    ends = tokenizer.ends
+    text = tokenizer.decode([token for token in tokens if token not in ends], known)
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return (text[: min(places)], True) if places else (text, False)

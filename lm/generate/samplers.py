@@ -52,23 +52,23 @@ _NUMBERS = {name: type(value) for name, value in Settings._field_defaults.items(
 _ADJUSTMENTS = (
     (
         lambda s: jnp.any(s.phrases[:, -1] >= 0),
-        lambda logits_BV, text, s: penalties.biased(logits_BV, text, s.phrases, s.biases),
+        lambda logits_BV, s, text: penalties.biased(logits_BV, text, s.phrases, s.biases),
     ),
     (
         lambda s: s.repetition_penalty != 1,
-        lambda logits_BV, text, s: penalties.less_repeated(logits_BV, text, s.repetition_penalty),
+        lambda logits_BV, s, text: penalties.less_repeated(logits_BV, text, s.repetition_penalty),
     ),
     (
         lambda s: (s.frequency_penalty != 0) | (s.presence_penalty != 0),
-        lambda logits_BV, text, s: penalties.less_frequent(logits_BV, text, s.frequency_penalty, s.presence_penalty),
+        lambda logits_BV, s, text: penalties.less_frequent(logits_BV, text, s.frequency_penalty, s.presence_penalty),
     ),
     (
         lambda s: s.no_repeat_ngram > 0,
-        lambda logits_BV, text, s: penalties.without_ngrams(logits_BV, text, s.no_repeat_ngram),
+        lambda logits_BV, s, text: penalties.without_ngrams(logits_BV, text, s.no_repeat_ngram),
     ),
     (
         lambda s: s.min_new_tokens > 0,
-        lambda logits_BV, text, s: penalties.not_ended(logits_BV, text, s.min_new_tokens, s.ends),
+        lambda logits_BV, s, text: penalties.not_ended(logits_BV, text, s.min_new_tokens, s.ends),
     ),
 )
 _CUTS = (
@@ -128,17 +128,14 @@ def adjusted(logits_BV, text: Text, settings: Settings):
     Of every row at least one is above -inf: where all tokens are banned, the ends are not.
     """
     before_BV = logits_BV = jnp.minimum(logits_BV, MOST)
-    for is_on, adjust in _ADJUSTMENTS:
-        logits_BV = jax.lax.cond(is_on(settings), adjust, lambda logits, *_: logits, logits_BV, text, settings)
+    logits_BV = _changed(_ADJUSTMENTS, logits_BV, settings, text)
     return penalties.possible(logits_BV, before_BV, settings.ends)
 
 
 def warped(logits_BV, settings: Settings):
     """Return the logits that a token is drawn from at a temperature above 0; the likeliest's is 0."""
     logits_BV = temperature(logits_BV, jnp.where(settings.temperature > 0, settings.temperature, 1))
-    for is_on, cut in _CUTS:
-        logits_BV = jax.lax.cond(is_on(settings), cut, lambda logits, _: logits, logits_BV, settings)
-    return logits_BV
+    return _changed(_CUTS, logits_BV, settings)
 
 
 def draw(keys_B, logits_BV, text: Text, settings: Settings):
@@ -156,6 +153,19 @@ def log_probabilities(logits_BV, text: Text, settings: Settings):
     sure = lambda: jnp.where(is_likeliest_BV, jnp.zeros_like(logits_BV), -jnp.inf)
     drawn = lambda: jax.nn.log_softmax(warped(logits_BV, settings), axis=-1)
     return jax.lax.cond(settings.temperature > 0, drawn, sure)
+
+
+def _changed(changes, logits_BV, settings: Settings, *text):
+    """Return the logits after those changes that are on; where none is, only that is asked."""
+    is_on = [is_on(settings) for is_on, _ in changes]
+    as_is = lambda logits_BV, *_: logits_BV
+
+    def change_some(logits_BV, *more):
+        for is_one_on, (_, change) in zip(is_on, changes, strict=True):
+            logits_BV = jax.lax.cond(is_one_on, change, as_is, logits_BV, *more)
+        return logits_BV
+
+    return jax.lax.cond(jnp.any(jnp.stack(is_on)), change_some, as_is, logits_BV, settings, *text)
 
 
 def _drawn(key, logits_V):
@@ -212,10 +222,11 @@ def _ids(tokenizer: Tokenizer, text: str, name: str) -> tuple[int, ...]:
 
 
 def _spellings(tokenizer: Tokenizer, text: str) -> list[tuple[int, ...]]:
-    """Return the ids of a text as it begins a text, stands behind a space, and goes on; of those that end alike one."""
+    """Return the ids of a text as it begins a text, follows a space, and goes on; of those that end alike, one."""
     line, behind = tokenizer.encode("\n").tolist(), tokenizer.encode("\n" + text).tolist()
     found = {_ids(tokenizer, text, "banned"), tuple(tokenizer.encode(" " + text).tolist())}
-    if behind[: len(line)] == line and len(behind) > len(line):
+    if behind[: len(line)] == line:
         found.add(tuple(behind[len(line) :]))
+    found -= {()}
     is_needed = lambda ids: not any(ids != other and ids[-len(other) :] == other for other in found)
     return sorted(filter(is_needed, found))

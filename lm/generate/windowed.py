@@ -1,4 +1,4 @@
-"""Prompts and texts of any length in a window: a reading whose cache rolls, or tokens chosen to be read anew."""
+"""Prompts of any length in; a reading whose cache rolls out, where the model has such, so that texts have no end."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,11 +32,6 @@ def rolls(ready: Ready, longest: int, section: Any) -> bool:
     """
     is_long = longest + section.max_new_tokens > section.window
     return bool(section.window) and is_long and ready.model.config.positions not in ADDED
-
-
-def cut(ids: Sequence[int], window: int, sinks: int) -> list[int]:
-    """Return ids that leave room in the window: where they fill it, the first `sinks` and the last, half of it."""
-    return [*ids[:sinks], *ids[len(ids) - max(1, window // 2 - sinks) :]] if len(ids) >= window else list(ids)
 
 
 def read(ready: Ready, rows: Sequence[Sequence[int]], section: Any, copies: int) -> decode.Reading:

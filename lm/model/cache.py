@@ -91,3 +91,15 @@ def _bits(array):
 def read(layer: Cache):
     """Return the keys and values of all slots, `(B, S, K, C)`."""
     return layer.key.swapaxes(1, 2), layer.value.swapaxes(1, 2)
+
+
+def picked(layers: tuple[Cache, ...], rows_B) -> tuple[Cache, ...]:
+    """Return the caches with each row in place of another, for which an encoder read the same: that stays."""
+
+    def pick(layer: Cache) -> Cache:
+        moved = jax.tree.map(lambda leaf: leaf[rows_B], layer)
+        return moved._replace(
+            memory_key=layer.memory_key, memory_value=layer.memory_value, memory_segments=layer.memory_segments
+        )
+
+    return tuple(map(pick, layers))

@@ -1,7 +1,11 @@
 """The process that runs a model: what its memory allocator keeps."""
 
+import contextlib
 import ctypes
+import os
 import sys
+
+PROGRAMS = "~/.cache/lm/programs"
 
 
 def keep_memory() -> None:
@@ -22,3 +26,16 @@ def keep_memory() -> None:
     mallopt(top_pad, 2**28)
     mallopt(mmap_max, 0)
     mallopt(arena_max, 1)  # one heap for all threads
+
+
+def keep_programs() -> None:
+    """Let JAX keep what it compiles for processes to come, where nothing else is said and the folder can be written."""
+    import jax
+
+    folder = os.path.expanduser(PROGRAMS)
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+    if jax.config.jax_compilation_cache_dir is None and os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

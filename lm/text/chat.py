@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lm.refusal import Refusal, extra
-from lm.text.published import CONFIG, ROLES, TEMPLATE, TOKENS
+from lm.text import published
 from lm.text.tokenizer import Tokenizer
 
 _WAIT = 30.0  # seconds for the process, whose time of the processor is bounded by itself
@@ -42,20 +42,14 @@ def template(tokenizer: Tokenizer | None) -> Template:
       Refusal: there is none, or jinja2, which runs it, is not installed.
     """
     files = tokenizer.published if tokenizer else {}
-    said = _object(files, CONFIG)
-    found = files[TEMPLATE] if TEMPLATE in files else said.get("chat_template")
-    if isinstance(found, list):  # several, by their names
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
-    if not isinstance(found, str):
+    found = published.template(files)
+    if found is None:
         raise Refusal(
-            f"the model has no chat template (no {TEMPLATE}, no chat_template in {CONFIG} or in the .gguf file): "
-            "continue a text with --prompt instead."
+            f"the model has no chat template (no {published.TEMPLATE}, no chat_template in {published.CONFIG} or in "
+            "the .gguf file): continue a text with --prompt instead."
         )
     extra("jinja2", "chat", "a chat template is run by jinja2")
-    said = _object(files, TOKENS) | said
-    names = {f"{role}_token": _spelled(said.get(f"{role}_token")) for role in ROLES}
-    return Template(found, {name: spelling for name, spelling in names.items() if spelling is not None})
+    return Template(found, published.specials(files))
 
 
 def ids(tokenizer: Tokenizer, template: Template, messages: Sequence[Message]) -> list[int]:
@@ -111,18 +105,3 @@ def _unused(text: str) -> tuple[str, str]:
     """Return two characters that a text does not have."""
     free = (mark for mark in map(chr, _PRIVATE) if mark not in text)
     return next(free), next(free)
-
-
-def _object(files: dict[str, str], name: str) -> dict[str, Any]:
-    """Return the object in a published file; nothing where there is none."""
-    try:
-        value = json.loads(files.get(name, "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _spelled(token: Any) -> str | None:
-    """Return the spelling of a special token, which files say in two ways."""
-    token = token.get("content") if isinstance(token, dict) else token
-    return token if isinstance(token, str) else None

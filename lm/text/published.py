@@ -14,10 +14,10 @@ from lm.text.tokenizer import Tokenizer, special_tokens
 
 KIND = "place"
 CONFIG = "tokenizer_config.json"
-ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of special tokens
-TOKENS = "special_tokens_map.json"
+_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of special tokens
+_TOKENS = "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
-_FILES = (FILE, CONFIG, TOKENS, "added_tokens.json", TEMPLATE)
+_FILES = (FILE, CONFIG, _TOKENS, "added_tokens.json", TEMPLATE)
 _PARTS = 1 << 20  # of a tokenizer_config.json
 
 
@@ -81,9 +81,34 @@ def write(tokenizer: Tokenizer, folder: Path, ids: Mapping[str, Any]) -> None:
 
 def _config(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, Any]:
     ids = {"mask_token_id": tokenizer.specials.mask, **ids}
-    named = {f"{role}_token": ids.get(f"{role}_token_id") for role in ROLES}
+    named = {f"{role}_token": ids.get(f"{role}_token_id") for role in _ROLES}
     spelled = {name: tokenizer.spelled(index) for name, index in named.items() if type(index) is int}
     return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **spelled}
+
+
+def template(files: Mapping[str, str]) -> str | None:
+    """Return the chat template among files by their names: in a file of its own, or said in tokenizer_config.json."""
+    said = json.loads(files.get(CONFIG, "{}")).get("chat_template")
+    if isinstance(said, list):  # several, by their names
+        said = {one.get("name"): one.get("template") for one in said if isinstance(one, dict)}.get("default")
+    found = files.get(TEMPLATE, said)
+    return found if isinstance(found, str) else None
+
+
+def specials(files: Mapping[str, str]) -> dict[str, str]:
+    """Return what files by their names call special tokens, such as `eos_token` → its spelling."""
+    said = _map(files.get(_TOKENS, "{}")) | json.loads(files.get(CONFIG, "{}"))
+    found = {name: said.get(name) for name in (f"{role}_token" for role in _ROLES)}
+    found = {name: one.get("content") if isinstance(one, dict) else one for name, one in found.items()}
+    return {name: spelling for name, spelling in found.items() if isinstance(spelling, str)}
+
+
+def _map(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _ends(inner: tokenizers.Tokenizer, generation: Mapping[str, Any], what: str) -> list[int]:

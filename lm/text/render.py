@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from jinja2 import ext, nodes, parser, sandbox
 
-_SECONDS = 3  # of the processor's time
+_SECONDS = 2  # of the processor's time
 _MEMORY = 1 << 29  # bytes of addresses, the interpreter's own among them
 _TEXT = 1 << 22  # characters
 

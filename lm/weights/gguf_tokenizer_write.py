@@ -11,7 +11,7 @@ from tokenizers import models
 
 from lm.refusal import Refusal
 from lm.text.bounded import FILE
-from lm.text.published import CONFIG
+from lm.text.published import CONFIG, template
 from lm.text.sentencepiece import SPACE
 from lm.text.tokenizer import Tokenizer
 from lm.weights import gguf_tokenizer
@@ -135,6 +135,7 @@ def _ids(tokenizer: Tokenizer, ids: Mapping[str, Any]) -> dict[str, Any]:
 def _said(tokenizer: Tokenizer) -> dict[str, Any]:
     """Return what its tokenizer_config.json says that a GGUF file says too, and whether it frames a text."""
     said = json.loads(tokenizer.published.get(CONFIG, "{}"))
+    said |= {"chat_template": template(tokenizer.published)}
     said |= dict(zip(("add_bos_token", "add_eos_token"), map(bool, tokenizer.frame), strict=True))
     return {key: said[name] for key, name in SAID.items() if isinstance(said.get(name), str | bool)}
 

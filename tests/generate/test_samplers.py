@@ -1,5 +1,6 @@
 """Samplers against NumPy and Transformers, and draws against the probabilities that they should have."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,11 +9,16 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import tokenizers
 from scipy import stats
 
 from lm.config import defaults
 from lm.generate import samplers
+from lm.generate.generator import generate
 from lm.generate.samplers import Settings, Text
+from lm.refusal import Refusal
+from lm.text.learn import learn
+from lm.text.tokenizer import Tokenizer
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "samplers.npz"))
 CASES = json.loads(str(GOLDEN["cases"]))
@@ -133,6 +139,31 @@ def test_logits_are_as_written_out(made, fields):
         assert np.abs(np.exp(logs) - np.exp(log_probabilities(LOGITS, TEXT, made()))).max() > 1e-3
 
 
+def test_any_combination_is_as_written_out(made):
+    """120 of them, each field on every other time."""
+    generator = np.random.default_rng(5)
+    choices = {
+        "temperature": (0.3, 0.8, 1.7),
+        "top_k": (2, 5, 9),
+        "top_p": (0.3, 0.7, 0.93),
+        "min_p": (0.02, 0.2),
+        "repetition_penalty": (0.8, 1.2, 3.0),
+        "frequency_penalty": (-0.7, 0.4),
+        "presence_penalty": (-0.5, 1.1),
+        "no_repeat_ngram": (1, 2, 3),
+        "min_new_tokens": (1, 3, 6),
+        "logit_bias": (["3=2.5", "1 4=-3"], ["2 5 2=6", "7 7=1.5", "6=-2"]),
+        "banned": (["5"], ["2 3", "1 4 2", "8 9"]),
+    }
+    for _ in range(120):
+        fields = {n: some[generator.integers(len(some))] for n, some in choices.items() if generator.random() < 0.5}
+        expected = [_expected(fields, row) for row in range(len(ROWS))]
+        logs = log_probabilities(LOGITS, TEXT, made(**fields))
+        np.testing.assert_allclose(logs, [one for _, one in expected], rtol=1e-4, atol=1e-5, err_msg=str(fields))
+        greedy = log_probabilities(LOGITS, TEXT, made(**fields | {"temperature": 0.0}))
+        np.testing.assert_array_equal(greedy.argmax(1), [one.argmax() for one, _ in expected])
+
+
 @pytest.mark.parametrize("case", range(len(CASES)), ids=lambda case: " ".join(CASES[case]) or "none")
 def test_logits_are_transformers(made, case):
     settings = made(**CASES[case])
@@ -189,6 +220,18 @@ def test_a_draw_is_of_its_row_alone(made):
     turned = draw(keys[::-1], LOGITS[::-1], Text(*(values[::-1] for values in TEXT)), settings)
     np.testing.assert_array_equal(turned[::-1], tokens)
     np.testing.assert_array_equal(draw(keys[1:2], LOGITS[1:2], Text(*(v[1:2] for v in TEXT)), settings), tokens[1:2])
+
+
+def test_several_lengths_of_a_text_at_once_are_as_one_by_one(made, equations):
+    """Mapped over, what is off is still skipped: each condition stays one."""
+    lengths = np.stack([TEXT.lengths, np.maximum(TEXT.lengths - 2, 0)])
+    settings = made(**CASES[-1] | {"frequency_penalty": 0.5})
+    mapped = jax.vmap(samplers.log_probabilities, (None, Text(None, None, 0), None))
+    one_by_one = [log_probabilities(LOGITS, TEXT._replace(lengths=some), settings) for some in lengths]
+    text = TEXT._replace(lengths=lengths)
+    np.testing.assert_allclose(jax.jit(mapped)(LOGITS, text, settings), one_by_one, rtol=1e-5, atol=1e-6)
+    count = lambda program, *given: sum(one.primitive.name == "cond" for one, _ in equations(program, *given))
+    assert count(mapped, LOGITS, text, settings) == count(samplers.log_probabilities, LOGITS, TEXT, settings) == 11
 
 
 def test_no_temperature_takes_the_likeliest(made):
@@ -325,3 +368,55 @@ def _phrases(settings):
         for ids, bias in zip(settings.phrases, settings.biases, strict=True)
         if ids[-1] >= 0
     }
+
+
+def _learned(kind, text=()):
+    section = defaults("data")
+    section.update({"tokenizer": kind, "sentinels": 0})
+    return learn(section, text)
+
+
+def test_phrases_of_bytes_and_of_a_learned_vocabulary():
+    """A text to bias is encoded alone; one to ban also behind a space, if other tokens write it there."""
+    section = defaults("sample")
+    section.update({"logit_bias": (" the=2.5", "x==-1"), "banned": ("cat", " dog")})
+    section = ml_collections.FrozenConfigDict(section)
+    letters = _learned("byte")
+    settings = samplers.settings(section, letters)
+    texts = {" the": 2.5, "x=": -1.0, "cat": -np.inf, " dog": -np.inf}
+    assert _phrases(settings) == {tuple(text.encode()): bias for text, bias in texts.items()}
+    assert settings.ends.tolist() == [letters.end, -1, -1, -1]
+    words = _learned("bpe:300", ["the cat and a dog, cat, dog; the concatenation of a cat and the dogs\n"] * 9)
+    phrases = _phrases(samplers.settings(section, words))
+    spelled = {tuple(map(words.spelled, ids)): bias for ids, bias in phrases.items()}
+    texts = {("Ġthe",): 2.5, ("x", "="): -1.0, ("cat",): -np.inf, ("Ġcat",): -np.inf, ("Ġdog",): -np.inf}
+    assert spelled == texts
+
+
+def test_a_banned_word_goes_on_without_the_space_that_its_tokenizer_adds():
+    """As SentencePiece's models: alone "cat" is " cat"; in a line's midst it is not."""
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -3.0), ("▁cat", -1.0), ("cat", -1.5), ("\n", -2.0)]
+    inner = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, 0))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    tokenizer = Tokenizer(inner, "file:pieces.json", "</s>")
+    section = defaults("sample")
+    section.banned = ("cat",)
+    assert set(_phrases(samplers.settings(ml_collections.FrozenConfigDict(section), tokenizer))) == {(3,), (4,)}
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "banned"])
+def test_a_text_without_tokens_is_refused(made, name):
+    with pytest.raises(Refusal, match=rf"^sample\.{name} has ' ': the tokenizer 'numbers' makes no token of it"):
+        made(**{name: [" =1" if name == "logit_bias" else " "]})
+
+
+def test_what_is_written_obeys(parrot, sampling):
+    """Through the loop, with the text that it keeps, by a model that would break each rule."""
+    bundle = parrot("abcdefg", context=61)
+    write = lambda **fields: generate(bundle, ["abc"], sampling(max_new_tokens=23, **fields))[0].tokens
+    pairs = lambda tokens: [*itertools.pairwise([*b"abc", *tokens])]
+    plain = write()
+    assert bytes(plain[:11]) == b"defgabcdefg"
+    assert len(set(pairs(plain))) == 7 and len(set(pairs(write(no_repeat_ngram=2)))) == 25
+    assert ord("f") not in write(banned=("f",)) and b"de" not in bytes(write(banned=("de",)))
+    assert len(set(plain)) == 7 and len(set(write(presence_penalty=100.0))) == 23

@@ -180,14 +180,17 @@ def test_pieces_there_and_back(spm):
     assert back["add_space_prefix"] is True and back["bos_token_id"] == 1
 
 
-def test_what_is_said_of_chats_is_kept(published, tmp_path):
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_what_is_said_of_chats_is_kept(published, tmp_path, monkeypatch, is_apart):
+    """The template stands in tokenizer_config.json, or in a file of its own."""
     from lm.weights import gguf
 
     config = {"chat_template": "{{ messages }}", "add_bos_token": False, "bos_token": "<|start|>"}
     model = published("llama")
-    model.tokenizer.published["tokenizer_config.json"] = json.dumps(config)
+    said = config | ({"chat_template": "{{ else }}"} if is_apart else {})
+    apart = {"chat_template.jinja": config["chat_template"]} if is_apart else {}
+    monkeypatch.setattr(model.tokenizer, "published", {"tokenizer_config.json": json.dumps(said), **apart})
     gguf.write(tmp_path / "a.gguf", model, "F32")
-    del model.tokenizer.published["tokenizer_config.json"]
     back = json.loads(gguf.read(tmp_path / "a.gguf").tokenizer.published["tokenizer_config.json"])
     assert config.items() <= back.items()
 
