@@ -140,7 +140,7 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
 
     def is_on(carry):
         number, reading = carry
-        return (number < count) & ~jnp.all(_is_done(reading))
+        return (number < count) & ~jnp.all(is_done(reading))
 
     def step(carry):
         number, reading = carry
@@ -156,7 +156,8 @@ def coming(reading: Reading, keys, settings: samplers.Settings):
     return _next(reading, keys, settings)
 
 
-def _is_done(reading: Reading):
+def is_done(reading: Reading):
+    """Return of each row whether nothing more is added to it: it is over, or full."""
     return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
 
 
@@ -168,7 +169,7 @@ def _next(reading: Reading, keys, settings):
 
 def append(model, params, reading: Reading, tokens_B, settings) -> Reading:
     """Return the reading with a token added to each row that is neither over nor full, and read."""
-    text, is_done_B = reading.text, _is_done(reading)
+    text, is_done_B = reading.text, is_done(reading)
     rows = jnp.arange(len(tokens_B))
     place_B = jnp.where(is_done_B, text.ids.shape[1], text.lengths)  # there is none for what is done
     scores_B = jnp.take_along_axis(reading.logits, tokens_B[:, None], axis=1)[:, 0]

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from lm.generate import guided
+from lm.generate import guided, speculative
 from lm.generate.beam import search
-from lm.generate.method import Ready, See, Written, ready, said
+from lm.generate.method import Written, ready, said
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
 from lm.text.tokenizer import Tokenizer
@@ -40,9 +41,17 @@ class Completion(NamedTuple):
 class Generator:
     """A Bundle's model, ready to write many times."""
 
-    def __init__(self, bundle: Bundle):
+    def __init__(self, bundle: Bundle, draft: Bundle | None = None):
+        """Take a model, and what guesses for it where sample.draft is a PLACE.
+
+        Raises:
+          Refusal: it is none that continues text, or the draft's tokens are others.
+        """
         self._is_marked = bundle.config.objective.name in ("span", "mixture")
         self.ready = ready(bundle)
+        self._draft = draft and ready(draft)
+        if self._draft:
+            speculative.check(self.ready, self._draft)
 
     def __call__(
         self, prompts: Sequence[str | Sequence[int]], section: Any, watch: Watch | None = None
@@ -63,8 +72,18 @@ class Generator:
         rows = [self.ids(prompt, section.window) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
-        written = _way(section)(self.ready, rows, section, desk.see)
+        written = self._way(section)(self.ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
+
+    def _way(self, section: Any) -> Callable[..., list[Written]]:
+        """Return what writes as a sample section says."""
+        if section.reward:
+            return guided.GUIDANCES[section.guidance]
+        if section.draft not in ("", "lookup") and self._draft is None:
+            raise Refusal(f"sample.draft is {section.draft!r}: it is a PLACE, and nobody opened it; give its Bundle.")
+        if section.draft:
+            return partial(speculative.speculate, draft=None if section.draft == "lookup" else self._draft)
+        return search if section.beams > 1 else sample
 
     def ids(self, prompt: str | Sequence[int], window: int) -> list[int]:
         """Return the ids that the model reads of a prompt; refuse those that leave no room in the context.
@@ -89,21 +108,19 @@ class Generator:
 
 
 def generate(
-    bundle: Bundle, prompts: Sequence[str | Sequence[int]], section: Any, watch: Watch | None = None
+    bundle: Bundle,
+    prompts: Sequence[str | Sequence[int]],
+    section: Any,
+    watch: Watch | None = None,
+    draft: Bundle | None = None,
 ) -> list[Completion]:
     """Return what a Generator does once.
 
     Raises:
-      Refusal: the model is none that continues text, or a prompt leaves no room in its context.
+      Refusal: the model is none that continues text, the draft's tokens are others, or a prompt leaves no room in its
+        context.
     """
-    return Generator(bundle)(prompts, section, watch)
-
-
-def _way(section: Any) -> Callable[[Ready, list[list[int]], Any, See], list[Written]]:
-    """Return what writes as a sample section says."""
-    if section.reward:
-        return guided.GUIDANCES[section.guidance]
-    return search if section.beams > 1 else sample
+    return Generator(bundle, draft)(prompts, section, watch)
 
 
 class _Desk:

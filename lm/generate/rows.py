@@ -9,7 +9,7 @@ import numpy as np
 
 from lm.generate import decode, samplers
 from lm.generate.method import Ready
-from lm.generate.sampling import cut, read
+from lm.generate.sampling import cut, keys_of, read
 
 
 class Rows:
@@ -23,14 +23,12 @@ class Rows:
         """Read the prompts. Copy c draws token number n with fold_in(fold_in(key(sample.seed), c), n)."""
         self._ready, self._most = ready, section.max_new_tokens
         self._settings = samplers.settings(section, ready.tokenizer)
-        self._keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(section.seed), number))(
-            np.tile(np.arange(copies), len(prompts))
-        )
+        self._keys = keys_of(section.seed, np.tile(np.arange(copies), len(prompts)))
         self._prompts = [prompt for prompt in prompts for _ in range(copies)]
         self.added: list[list[int]] = [[] for _ in self._prompts]
         self.scores: list[list[float]] = [[] for _ in self._prompts]
         self.is_full = self._is_stale = np.zeros(len(self._prompts), bool)
-        self._reading = read(ready, prompts, self._most, copies)
+        self._reading = read(ready, ready.model.config.context, prompts, self._most, copies)
         self._seen = jax.device_get(self._reading.text.lengths)
 
     def add(self, count: int, is_over: Sequence[bool]) -> None:
@@ -65,7 +63,7 @@ class Rows:
         texts = [cut(prompt + new, context) for prompt, new in zip(self._prompts, self.added, strict=True)]
         self._seen = np.asarray([len(text) for text in texts], np.int32)
         self._is_stale = np.zeros(len(texts), bool)
-        reading = read(self._ready, texts, context)
+        reading = read(self._ready, context, texts, context)
         begun = self._seen - np.asarray([len(new) for new in self.added], np.int32)
         self._reading = reading._replace(text=reading.text._replace(begun=begun))
 

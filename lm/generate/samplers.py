@@ -141,7 +141,7 @@ def warped(logits_BV, settings: Settings):
 def draw(keys_B, logits_BV, text: Text, settings: Settings):
     """Return a token id per row, int32 `(B,)`, each drawn by its row's key; at temperature 0 the likeliest."""
     logits_BV = adjusted(logits_BV, text, settings)
-    drawn = lambda: jax.vmap(_drawn)(keys_B, warped(logits_BV, settings))
+    drawn = lambda: jax.vmap(draw_one)(keys_B, warped(logits_BV, settings))
     return jax.lax.cond(settings.temperature > 0, drawn, lambda: jnp.argmax(logits_BV, axis=-1)).astype(jnp.int32)
 
 
@@ -168,7 +168,7 @@ def _changed(changes, logits_BV, settings: Settings, *text):
     return jax.lax.cond(jnp.any(jnp.stack(is_on)), change_some, as_is, logits_BV, settings, *text)
 
 
-def _drawn(key, logits_V):
+def draw_one(key, logits_V):
     """Draw a block of the vocabulary by its mass, then a token of it: 2√V random numbers, not V."""
     size = math.isqrt(len(logits_V)) + 1
     blocks = jnp.pad(logits_V, (0, -len(logits_V) % size), constant_values=-jnp.inf).reshape(-1, size)

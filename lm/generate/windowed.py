@@ -34,8 +34,8 @@ def rolls(ready: Ready, longest: int, section: Any) -> bool:
     return bool(section.window) and is_long and ready.model.config.positions not in ADDED
 
 
-def read(ready: Ready, rows: Sequence[Sequence[int]], section: Any, copies: int) -> decode.Reading:
-    """Return the reading of prompts of any length, in a cache of `section.window` tokens, with room for what is asked.
+def read(ready: Ready, section: Any, rows: Sequence[Sequence[int]], count: int, copies: int) -> decode.Reading:
+    """Return the reading of prompts of any length, in a cache of `section.window` tokens, with room for `count` more.
 
     As much as the cache holds is read at once, the rest in chunks of one length, so that few programs are compiled.
     """
@@ -46,7 +46,7 @@ def read(ready: Ready, rows: Sequence[Sequence[int]], section: Any, copies: int)
         ready.params,
         *padded([row[:window] for row in rows], rounded(min(longest, window), window)),
         slots=window,
-        room=rounded(longest + section.max_new_tokens, 1 << 30),
+        room=rounded(longest + count, 1 << 30),
         sinks=np.int32(section.sinks),
     )
     size = min(_CHUNK, window // 2)

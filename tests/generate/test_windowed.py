@@ -112,11 +112,11 @@ def test_long_prompts_and_texts_are_as_written_out(byte_bundle, sampling, option
 
 def test_a_chunk_is_as_its_tokens_one_by_one(byte_bundle, sampling, monkeypatch):
     bundle = byte_bundle(model__family="llama", model__context=64)
-    section, logits = sampling(window=32, sinks=2, max_new_tokens=9), []
+    section, logits = sampling(window=32, sinks=2), []
     rows = [list(LONG.encode()), list(LONG[:41].encode()), [7]]
     for size in (16, 5, 1):
         monkeypatch.setattr(windowed, "_CHUNK", size)
-        reading = windowed.read(ready(bundle), rows, section, 1)
+        reading = windowed.read(ready(bundle), section, rows, 9, 1)
         assert reading.text.lengths.tolist() == reading.text.begun.tolist() == [62, 41, 1]
         for ids, row in zip(reading.text.ids, rows, strict=True):
             np.testing.assert_array_equal(ids[: len(row)], row)
@@ -129,7 +129,7 @@ def test_a_chunk_is_as_its_tokens_one_by_one(byte_bundle, sampling, monkeypatch)
 def test_one_program_reads_prompts_of_many_lengths(byte_bundle, sampling):
     usable, begun = ready(byte_bundle(model__family="llama", model__context=24)), decode.read_on._cache_size()
     for length in (49, 52, 55):
-        windowed.read(usable, [list(LONG[:length].encode())], sampling(window=24, max_new_tokens=1), 1)
+        windowed.read(usable, sampling(window=24), [list(LONG[:length].encode())], 1, 1)
     assert decode.read_on._cache_size() - begun == 1  # the text's room is rounded, and chunks have one length
 
 
