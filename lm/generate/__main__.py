@@ -79,11 +79,12 @@ def main() -> None:
         return _fill(bundle, prompts)
     say = lambda words: print(words, file=sys.stderr, flush=True)
     section = defaults.section(bundle.config, bundle.tokenizer, given, say)
+    draft = None if section.draft in ("", "lookup") else open_place(section.draft)
     if CHAT.value:
         from lm.generate.chat import talk
 
-        return talk(bundle, _single(section), SYSTEM.value)
-    return _continue(bundle, prompts, section)
+        return talk(bundle, _single(section), SYSTEM.value, draft)
+    return _continue(bundle, prompts, section, draft)
 
 
 def _given() -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _prompts() -> list[str]:
     return prompts.read(PROMPT.value, PROMPT_FILE.value, sys.stdin and sys.stdin.buffer)
 
 
-def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
+def _continue(bundle: Any, prompts: Sequence[str], section: Any, draft: Any) -> None:
     """Print the prompts and what follows, or the answers alone."""
     from lm.generate.generator import Generator
 
@@ -133,8 +134,8 @@ def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
         sys.stdout.write((unsaid.pop() if unsaid else "") + text)
         sys.stdout.flush()
 
-    generator = Generator(bundle)
-    rows = [generator.ids(prompt) for prompt in prompts]
+    generator = Generator(bundle, draft)
+    rows = [generator.ids(prompt, section.window) for prompt in prompts]
     completions = generator(rows, section, watch if is_streamed else None)
     if is_streamed:
         return watch(0, "\n")

@@ -81,19 +81,20 @@ def fitted(
     return [*head, *rest], ids
 
 
-def talk(bundle: Bundle, section: Any, system: str) -> None:
+def talk(bundle: Bundle, section: Any, system: str, draft: Bundle | None = None) -> None:
     """Answer what stdin says on stdout; what else there is to say goes to stderr.
 
     Args:
       bundle: the model, published with a chat template.
       section: the sample section; max_new_tokens is the longest answer.
       system: what stands before every conversation; empty: nothing.
+      draft: what guesses for it, where sample.draft is a PLACE.
 
     Raises:
       Refusal: there is no template, or it cannot be used.
     """
     template, context = chat.template(bundle.tokenizer), bundle.model.config.context
-    generator = Generator(bundle)
+    generator = Generator(bundle, draft)
     longest = min(section.max_new_tokens, context // 2)
     turns = iter(range(2**31 - section.seed))
 
