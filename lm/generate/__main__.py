@@ -134,7 +134,7 @@ def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
         sys.stdout.flush()
 
     generator = Generator(bundle)
-    rows = [generator.ids(prompt) for prompt in prompts]
+    rows = [generator.ids(prompt, section.window) for prompt in prompts]
     completions = generator(rows, section, watch if is_streamed else None)
     if is_streamed:
         return watch(0, "\n")

@@ -116,9 +116,8 @@ def begin(model, params, ids_PT, lengths_P, start, settings, *, slots, has_prefi
     """
     count = len(lengths_P)
     reading = decode.prefill(model, params, ids_PT, lengths_P, start, slots=slots, has_prefix=has_prefix, copies=beams)
-    sums_PW = jnp.broadcast_to(
-        jnp.where(jnp.arange(beams) > 0, -jnp.inf, jnp.float32(0))[None], (count, beams)
-    )  # all are one
+    alone_W = jnp.where(jnp.arange(beams) > 0, -jnp.inf, jnp.float32(0))  # since as yet all are the same
+    sums_PW = jnp.broadcast_to(alone_W[None], (count, beams))
     shape = (count, beams, slots)
     nothing = Ended(
         jnp.zeros(shape, jnp.int32),
@@ -233,7 +232,8 @@ def _are_stopped(ready: Ready, prompts: list[list[int]], state: Search, stops: t
     ids, found = ids.reshape(len(prompts), -1, ids.shape[1]), np.zeros(sums.shape, bool)
     heads = _heads(ready, prompts)
     for index, number in np.argwhere(~is_done[:, None] & (sums > -np.inf)):
-        text = [*ids[index, beams[index, number], heads[index] : heads[index] + added].tolist(), tokens[index, number]]
+        begun = ids[index, beams[index, number], heads[index] : heads[index] + added]
+        text = [*begun.tolist(), int(tokens[index, number])]
         known = () if ready.is_answering else tuple(prompts[index])
         found[index, number] = said(ready.tokenizer, text, known, stops)[1]
     return found
