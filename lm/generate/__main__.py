@@ -52,6 +52,7 @@ CHAT = flags.DEFINE_bool(
     "chat", False, "answer line after line of stdin, by the model's own chat template; /help says more"
 )
 SYSTEM = flags.DEFINE_string("system", "", "what the model is told before a --chat")
+EXTEND = command.define_extend()
 SAMPLE = command.define_section("sample", "how text is drawn")
 
 
@@ -62,6 +63,7 @@ def main() -> None:
 
     from lm.generate import defaults
     from lm.parallel import host
+    from lm.weights.extend import extended
     from lm.weights.place import describe, open_place
 
     host.keep_programs()
@@ -70,7 +72,7 @@ def main() -> None:
     except Refusal:  # unless the model's own defaults make up for it, it is said before the model is read
         described = describe(FROM.value)
         defaults.section(described.config, described.tokenizer, given)
-    bundle = open_place(FROM.value)
+    bundle = extended(open_place(FROM.value), EXTEND.value)
     architecture = bundle.config.model.architecture
     if architecture != "decoder" and "" in prompts:
         what = "gap to fill" if architecture == "encoder" else "text to answer"
