@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from lm.generate import guided, speculative
 from lm.generate.beam import search
+from lm.generate.constrain import constrained
 from lm.generate.method import Written, ready, said
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
@@ -83,6 +84,8 @@ class Generator:
             raise Refusal(f"sample.draft is {section.draft!r}: it is a PLACE, and nobody opened it; give its Bundle.")
         if section.draft:
             return partial(speculative.speculate, draft=None if section.draft == "lookup" else self._draft)
+        if section.regex or section.json_schema:
+            return constrained
         return search if section.beams > 1 else sample
 
     def ids(self, prompt: str | Sequence[int], window: int) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lm.generate import decode, samplers
 from lm.generate.method import Ready
-from lm.generate.sampling import cut, keys_of, read
+from lm.generate.sampling import keys_of, read
 
 
 class Rows:
@@ -27,6 +27,7 @@ class Rows:
         self._prompts = [prompt for prompt in prompts for _ in range(copies)]
         self.added: list[list[int]] = [[] for _ in self._prompts]
         self.scores: list[list[float]] = [[] for _ in self._prompts]
+        self._begun = np.zeros(len(self._prompts), np.int32)  # where in prompt and text what is read begins
         self.is_full = self._is_stale = np.zeros(len(self._prompts), bool)
         self._reading = read(ready, ready.model.config.context, prompts, self._most, copies)
         self._seen = jax.device_get(self._reading.text.lengths)
@@ -55,17 +56,21 @@ class Rows:
         numbers = np.asarray(numbers, np.int32)
         self.added = [[*self.added[number]] for number in numbers]
         self.scores = [[*self.scores[number]] for number in numbers]
-        self._seen, self.is_full, self._is_stale = (of[numbers] for of in (self._seen, self.is_full, self._is_stale))
+        self._begun, self._seen = self._begun[numbers], self._seen[numbers]
+        self.is_full, self._is_stale = self.is_full[numbers], self._is_stale[numbers]
         self._reading = _taken(self._reading, numbers)
 
     def _read_anew(self) -> None:
         context = self._ready.model.config.context
-        texts = [cut(prompt + new, context) for prompt, new in zip(self._prompts, self.added, strict=True)]
-        self._seen = np.asarray([len(text) for text in texts], np.int32)
-        self._is_stale = np.zeros(len(texts), bool)
+        texts = [prompt + new for prompt, new in zip(self._prompts, self.added, strict=True)]
+        lengths = np.asarray([len(text) for text in texts], np.int32)
+        self._begun = np.where(lengths - self._begun >= context, lengths - context // 2, self._begun)
+        self._seen = lengths - self._begun
+        texts = [text[begun:] for text, begun in zip(texts, self._begun, strict=True)]
         reading = read(self._ready, context, texts, context)
         begun = self._seen - np.asarray([len(new) for new in self.added], np.int32)
         self._reading = reading._replace(text=reading.text._replace(begun=begun))
+        self._is_stale = np.zeros(len(texts), bool)
 
 
 @partial(jax.jit, donate_argnames="reading")

@@ -71,7 +71,8 @@ def write(
             begun = seen - np.asarray([len(new) for new in added], np.int32)
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
-        reading = extend(reading, keys, settings, _CHUNK)
+        left = section.max_new_tokens - min(len(new) for new, reason in zip(added, reasons, strict=True) if not reason)
+        reading = extend(reading, keys, settings, min(_CHUNK, left))
         ids, lengths, logs = jax.device_get((reading.text.ids, reading.text.lengths, reading.scores))
         for index in [index for index, reason in enumerate(reasons) if not reason]:
             new = slice(seen[index], min(lengths[index], seen[index] + section.max_new_tokens - len(added[index])))

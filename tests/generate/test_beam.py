@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from lm.generate import beam, prepare
+from lm.generate.generator import generate
 from lm.generate.method import Ready
+from lm.generate.sampling import sample
 from lm.model.transformer import Tokens, Transformer
 from lm.text.tokenizer import Specials
 
-VOCABULARY, NEW = 5, 4
+VOCABULARY, FEW, NEW = 5, 4, 6
 PROMPTS = [[1, 4, 2], [3], [2, 2, 1, 4, 3, 1]]
 FORMS = {
     "decoder": {"model__family": "llama"},
@@ -57,7 +59,7 @@ def known(tiny, random_params):
             section = ml_collections.ConfigDict(tiny(model__layers=2, **FORMS[form]).model)
             section.vocabulary = VOCABULARY
             model = Transformer(ml_collections.FrozenConfigDict(section))
-            params = random_params(model)
+            params = random_params(model, seed=1)
             tables[form] = model, prepare.ready(model.config, params), [_table(model, params, ids) for ids in PROMPTS]
         model, params, prompts = tables[form]
         logs = lambda prompt, text: prompts[prompt][text + (0,) * (NEW - 1 - len(text))][len(text)]
@@ -84,15 +86,15 @@ def _table(model, params, prompt):
 def _all_texts(logs, ends, penalty):
     """Return (score, text) of every text there is, best first."""
     found = []
-    for length in range(1, NEW + 1):
+    for length in range(1, FEW + 1):
         for text in itertools.product(range(VOCABULARY), repeat=length):
-            if not set(text[:-1]) & set(ends) and (text[-1] in ends or length == NEW):
+            if not set(text[:-1]) & set(ends) and (text[-1] in ends or length == FEW):
                 total = sum(logs(text[:place])[token] for place, token in enumerate(text))
                 found.append((total / length**penalty, text))
     return sorted(found, reverse=True)
 
 
-def _searched(logs, is_end, beams, penalty, early_stopping):
+def _searched(logs, is_end, beams, penalty=1.0, early_stopping="likely"):
     """Return (score, text) of what a beam search finds, best first, written out over lists."""
     live, ended = [(0.0, ())], []
     for length in range(1, NEW + 1):
@@ -118,7 +120,7 @@ def _assert_same(written, expected):
     np.testing.assert_allclose([one.numbers["score"] for one in written], [score for score, _ in expected], rtol=1e-4)
 
 
-WIDE = VOCABULARY ** (NEW - 1)  # beams that leave nothing out before the last step
+WIDE = VOCABULARY ** (FEW - 1)  # beams that leave nothing out before the last step
 
 
 @pytest.mark.parametrize(("form", "ends"), [("decoder", (0,)), ("encoder_decoder", ()), ("windows", (0, 3))])
@@ -127,7 +129,7 @@ def test_a_wide_search_finds_the_best_of_all_texts(known, sampling, form, ends):
     model, best = known(form, ends), 7
     for penalty in (1.0, 0.0, -0.5, 2.0):
         section = sampling(
-            max_new_tokens=NEW, beams=WIDE, sequences=best, length_penalty=penalty, early_stopping="never"
+            max_new_tokens=FEW, beams=WIDE, sequences=best, length_penalty=penalty, early_stopping="never"
         )
         written = _search(model, section)
         for number in range(len(PROMPTS)):
@@ -142,7 +144,7 @@ def test_a_wide_search_finds_the_best_of_all_texts(known, sampling, form, ends):
 
 @pytest.mark.parametrize(("form", "ends"), [("decoder", (0,)), ("decoder", (0, 3)), ("encoder_decoder", (0, 3))])
 def test_a_narrow_search_is_as_written_out(known, sampling, form, ends):
-    """Which every way to end early, and every power of the length, changes."""
+    """Ways to end early and powers of the length; many change what is found."""
     model, beams, different = known(form, ends), 3, set()
     for penalty, early_stopping in itertools.product((1.0, 0.0, -2.0, 3.0), ("first", "likely", "never")):
         section = sampling(
@@ -154,4 +156,92 @@ def test_a_narrow_search_is_as_written_out(known, sampling, form, ends):
             expected = _searched(logs, lambda text: text[-1] in ends, beams, penalty, early_stopping)
             _assert_same(written[number * beams : (number + 1) * beams], expected)
         different.add(tuple(tuple(one.tokens) for one in written))
-    assert len(different) > 5
+    assert len(different) > 4
+
+
+def test_ends_wait_for_enough_tokens_and_bans_hold(known, sampling):
+    model, ends = known("decoder", (0, 3)), (0, 3)
+    section = sampling(max_new_tokens=NEW, beams=3, sequences=3, min_new_tokens=3, logit_bias=["E=-2.5"], banned=["B"])
+
+    def logs(text):
+        changed = model.logs(2, text) + [0, -np.inf, 0, 0, -2.5]
+        changed[list(ends)] = changed[list(ends)] if len(text) >= 3 else -np.inf
+        return changed
+
+    written = _search(model, section, PROMPTS[2:])
+    _assert_same(written, _searched(logs, lambda text: text[-1] in ends, 3))
+    for one in written:
+        expected = [model.logs(2, tuple(one.tokens[:place]))[token] for place, token in enumerate(one.tokens)]
+        np.testing.assert_allclose(one.logprobs, expected, atol=1e-5)
+
+
+def test_a_stop_string_ends_a_beam(known, sampling):
+    """Of one token or of two; whole texts are seen, each once."""
+    model, seen = known("decoder"), []
+    section = sampling(max_new_tokens=NEW, beams=3, sequences=3, stop=["EE", "C"])
+    spelled = lambda text: "".join(chr(65 + index) for index in text)
+    has_stop = lambda text: "EE" in spelled(text) or "C" in spelled(text)
+    see = lambda index, tokens: seen.append((index, tokens)) or has_stop(tokens)
+    written = _search(model, section, see=see)
+    for number in range(len(PROMPTS)):
+        logs = lambda text, number=number: model.logs(number, text)
+        expected = _searched(logs, lambda text: text[-1] == 0 or has_stop(text), 3)
+        _assert_same(written[number * 3 : (number + 1) * 3], expected)
+    assert seen == [(index, one.tokens) for index, one in enumerate(written)]
+    reasons = [one.finish_reason for one in written]
+    assert reasons == ["stop" if not one.tokens[-1] else "stop_string" for one in written]
+    assert {len(one.tokens) for one in written if one.finish_reason == "stop_string"} >= {1, 2}
+
+
+def test_one_beam_is_greedy(known, sampling):
+    model, section = known("decoder"), sampling(max_new_tokens=NEW)
+    greedy = sample(model.ready, PROMPTS, section, lambda index, tokens: False)
+    for one, other in zip(_search(model, section), greedy, strict=True):
+        assert one.tokens == other.tokens and one.finish_reason == other.finish_reason
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+
+
+def test_a_text_ends_at_the_context(known, sampling):
+    """The context is 13: the one prompt leaves room for 3 tokens, the other for 6."""
+    model, prompts = known("decoder", ()), [[1, 2, 3, 4, 1] * 2, [2, 3, 1, 4, 4, 4, 3]]
+    together = _search(model, sampling(max_new_tokens=20, beams=3, sequences=2), prompts)
+    assert [len(one.tokens) for one in together] == [3, 3, 6, 6]
+    assert {one.finish_reason for one in together} == {"length"}
+    for number, room in enumerate((3, 6)):
+        section = sampling(max_new_tokens=room, beams=3, sequences=2)
+        alone = _search(model, section, prompts[number : number + 1])
+        _assert_same(together[2 * number :][:2], [(one.numbers["score"], tuple(one.tokens)) for one in alone])
+
+
+def test_where_fewer_texts_are_possible_the_last_stands_for_others(known, sampling):
+    written = _search(known("decoder"), sampling(max_new_tokens=1, beams=9, sequences=7), PROMPTS[:1])
+    logs = known("decoder").logs(0, ())
+    order = np.argsort(-logs)
+    assert [one.tokens for one in written] == [[int(token)] for token in [*order, order[-1], order[-1]]]
+
+
+def test_two_programs_serve_all_settings_of_as_many_beams(byte_bundle, sampling, compiled):
+    """What temperature and cuts say does not count."""
+    bundle = byte_bundle(model__family="llama", model__context=61)
+    found = [generate(bundle, ["Hello"], sampling(beams=3, sequences=3))]
+    assert {"begin": 1, "advance": 1}.items() <= compiled.items()
+    others = (
+        {"length_penalty": 2.0, "early_stopping": "never", "min_new_tokens": 3},
+        {"repetition_penalty": 1.5, "early_stopping": "first", "stop": ("x",)},
+        {"temperature": 0.8, "top_k": 3, "min_p": 0.5, "seed": 7},
+    )
+    before = dict(compiled)
+    found += [generate(bundle, ["Hey"], sampling(beams=3, sequences=3, **fields)) for fields in others]
+    assert compiled == before
+    again = generate(bundle, ["Hey"], sampling(beams=3, sequences=3))
+    assert [one.tokens for one in found[-1]] == [one.tokens for one in again]
+
+
+def test_completions_are_shown_whole_best_first(byte_bundle, sampling):
+    bundle, pieces = byte_bundle(model__family="llama"), []
+    section = sampling(beams=4, sequences=2)
+    completions = generate(bundle, ["Hello", "a"], section, lambda index, text: pieces.append((index, text)))
+    assert pieces == [(index, one.text) for index, one in enumerate(completions)]
+    for best, other in (completions[:2], completions[2:]):
+        assert best.numbers["score"] > other.numbers["score"]
+        assert best.numbers["score"] == pytest.approx(np.mean(best.logprobs), abs=1e-5)
