@@ -164,7 +164,7 @@ def test_ends_wait_for_enough_tokens_and_bans_hold(known, sampling):
     section = sampling(max_new_tokens=NEW, beams=3, sequences=3, min_new_tokens=3, logit_bias=["E=-2.5"], banned=["B"])
 
     def logs(text):
-        changed = model.logs(2, text) + [0, -np.inf, 0, 0, -2.5]
+        changed = model.logs(2, text) + np.array([0, -np.inf, 0, 0, -2.5])
         changed[list(ends)] = changed[list(ends)] if len(text) >= 3 else -np.inf
         return changed
 
