@@ -15,7 +15,7 @@ def guess(before_BU, text: Text, count: int):
     reaches the text's end goes on with what was guessed from it.
 
     Args:
-      before_BU: int32, ids that stand before the text, -1 for none; U may be 0.
+      before_BU: int32, ids that stand before the text, -1 for none.
       count: of tokens, `(B, count)`.
     """
     ids_BS = jnp.concatenate([before_BU, text.ids], axis=1)

@@ -49,11 +49,11 @@ def speculate(
         first = sampling.read(ready, context, rows, count, copies, ahead)
         if draft is not None:
             beside = sampling.read(draft, context, rows, count, copies, ahead).cache
-        elif ready.is_answering:
-            ids, lengths = padded(rows, rounded(max(map(len, rows)), context))
-            beside = np.repeat(np.where(np.arange(ids.shape[1]) < lengths[:, None], ids, -1), copies, axis=0)
         else:
-            beside = np.zeros((len(rows) * copies, 0), np.int32)
+            sources = rows if ready.is_answering else [[] for _ in rows]
+            ids, lengths = padded(sources, rounded(max(map(len, sources)), context))
+            known = np.repeat(np.where(np.arange(ids.shape[1]) < lengths[:, None], ids, -1), copies, axis=0)
+            beside = known + 0 * first.text.lengths[:, None]  # where the text lies: a first pass needs no other program
         return Reading(first.cache, first.text, first.scores, first.is_over, beside)
 
     models = (ready.model, ready.params, draft and draft.model, draft and draft.params)

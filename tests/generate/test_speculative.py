@@ -88,9 +88,21 @@ def test_greedy_is_plain_greedy(written, byte_bundle, sampling, random_params, n
 
 
 def test_what_repeats_is_looked_up(parrot, sampling):
-    """From the second time on all guesses are right."""
-    section = sampling(max_new_tokens=40, draft="lookup", draft_tokens=7)
-    (completion,) = generate(parrot("abcdefghijk", 64), ["abcdefghijkabc"], section)
+    """From the second time on all guesses are right; one program makes them."""
+    section, compiled = sampling(max_new_tokens=40, draft="lookup", draft_tokens=7), []
+    bundle = parrot("abcdefghijk", 64)
+    bundle = bundle._replace(params=jax.device_put(bundle.params, jax.devices()[0]))  # as a PLACE gives them
+
+    def count(event, seconds, **words):
+        if "backend_compile" in event and words.get("fun_name") == "jit(_extend)":
+            compiled.append(words)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        (completion,) = generate(bundle, ["abcdefghijkabc"], section)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert len(compiled) == 1
     assert completion.text == ("defghijkabc" * 4)[:40]
     assert completion.numbers == {"accepted": 7.0, "passes": 5}
 
@@ -167,7 +179,7 @@ def _logits(bundle_of, seed):
     ids = np.array([[*PROMPT, *text, 0, 0][: len(PROMPT) + 2] for text in texts])
     places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
     out = jax.jit(bundle.model.apply)({"params": bundle.params}, ids, places, np.ones_like(ids))
-    logits = np.asarray(jax.nn.log_softmax((out.hidden @ out.unembed)[:, :, :5]), np.float64)
+    logits = np.asarray((out.hidden @ out.unembed)[:, :, :5], np.float64)
     return {text: logits[row, len(PROMPT) + len(text) - 1] for row, text in enumerate(texts)}
 
 
