@@ -9,7 +9,7 @@ import numpy as np
 
 from lm.generate import decode, samplers
 from lm.generate.method import Ready
-from lm.generate.sampling import keys_of, read
+from lm.generate.sampling import cut, keys_of, read
 
 
 class Rows:
@@ -63,10 +63,10 @@ class Rows:
     def _read_anew(self) -> None:
         context = self._ready.model.config.context
         texts = [prompt + new for prompt, new in zip(self._prompts, self.added, strict=True)]
-        lengths = np.asarray([len(text) for text in texts], np.int32)
-        self._begun = np.where(lengths - self._begun >= context, lengths - context // 2, self._begun)
-        self._seen = lengths - self._begun
+        pairs = zip(texts, self._begun, strict=True)
+        self._begun = np.asarray([cut(len(text), begun, context) for text, begun in pairs])
         texts = [text[begun:] for text, begun in zip(texts, self._begun, strict=True)]
+        self._seen = np.asarray([len(text) for text in texts], np.int32)
         reading = read(self._ready, context, texts, context)
         begun = self._seen - np.asarray([len(new) for new in self.added], np.int32)
         self._reading = reading._replace(text=reading.text._replace(begun=begun))

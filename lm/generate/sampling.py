@@ -46,7 +46,7 @@ def write(
     rows = [prompt for prompt in prompts for _ in range(copies)]
     added: list[list[int]] = [[] for _ in rows]
     scores: list[list[float]] = [[] for _ in rows]
-    reasons = [""] * len(rows)
+    reasons, firsts = [""] * len(rows), [0] * len(rows)
     reading, seen = None, np.zeros(len(rows), np.int32)
     while "" in reasons:
         if reading is None and not any(added):
@@ -55,7 +55,9 @@ def write(
             for index, token in enumerate(jax.device_get(coming(reading, keys, settings)).tolist()):
                 see(index, [token])  # as soon as it is there
         elif reading is None:
-            texts = [cut(row + new, context) for row, new in zip(rows, added, strict=True)]
+            texts = [row + new for row, new in zip(rows, added, strict=True)]
+            firsts = [cut(len(text), first, context) for text, first in zip(texts, firsts, strict=True)]
+            texts = [text[first:] for text, first in zip(texts, firsts, strict=True)]
             seen = np.asarray([len(text) for text in texts], np.int32)
             reading = read(texts, context, 1)
             begun = seen - np.asarray([len(new) for new in added], np.int32)
@@ -89,9 +91,9 @@ def ending(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: b
     return "stop_string" if is_stopped else "length" if is_last else ""
 
 
-def cut(ids: list[int], context: int) -> list[int]:
-    """Return ids that leave room in the context: their last half, where they fill it."""
-    return ids[-(context // 2) :] if len(ids) >= context else ids
+def cut(length: int, first: int, context: int) -> int:
+    """Return where in a text begins what is read of it: where it did, or at the last half of a context that is full."""
+    return first if length - first < context else length - context // 2
 
 
 def read(
