@@ -1,6 +1,5 @@
 """The fields of the sample section: how text is drawn from a model, and what combinations are refused."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from lm.config.field import (
     split,
     within,
 )
+from lm.config.regex import translated
 from lm.refusal import Refusal
 
 FIELDS = {
@@ -67,9 +67,14 @@ FIELDS = {
     "sample.seed": Field(
         0, "seed of the draws; a prompt's texts depend on no other prompt", within(0, 2**31 - 1), FREE
     ),
-    "sample.beams": Field(1, "texts that a beam search keeps; 1: none", at_least(1), FREE),
+    "sample.beams": Field(
+        1, "texts that a search for the likeliest goes on from, whatever the temperature; 1: none", at_least(1), FREE
+    ),
     "sample.length_penalty": Field(
-        1.0, "power of the length that divides a beam's log-probability", within(-100, 100), FREE
+        1.0,
+        "power of the length that divides a beam's log-probability: above 0 favours long texts",
+        within(-5, 5),
+        FREE,
     ),
     "sample.early_stopping": Field(
         "likely",
@@ -101,9 +106,17 @@ FIELDS = {
     "sample.reward_scale": Field(
         1.0, "ways on are drawn in proportion to exp(reward / reward_scale) (stepwise)", above(0), FREE
     ),
-    "sample.regex": Field("", "regular expression that the text matches: pip install 'lm[constrain]'", ANY_TEXT, FREE),
+    "sample.regex": Field(
+        "",
+        "regular expression in Python's syntax that the whole text matches: pip install 'lm[constrain]'",
+        ANY_TEXT,
+        FREE,
+    ),
     "sample.json_schema": Field(
-        "", "JSON schema, or its file, that the text obeys: pip install 'lm[constrain]'", ANY_TEXT, FREE
+        "",
+        "JSON schema, or its file, that the whole text obeys: pip install 'lm[constrain]'",
+        ANY_TEXT,
+        FREE,
     ),
     "sample.draft": Field(
         "",
@@ -176,6 +189,6 @@ def check(flat: Mapping[str, Any]) -> None:
             f"sample.sinks is {value('sinks')}: it must be at most half of sample.window ({value('window')})."
         )
     try:
-        re.compile(value("regex"))
-    except re.error as error:
-        raise Refusal(f"sample.regex is {value('regex')!r}: it is no regular expression ({error}).") from None
+        translated(value("regex"))
+    except ValueError as error:
+        raise Refusal(f"sample.regex is {value('regex')!r}: it cannot be followed ({error}).") from None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from lm.generate import guided, speculative
 from lm.generate.beam import search
+from lm.generate.constrain import constrained
 from lm.generate.method import Written, ready, said
 from lm.generate.sampling import sample
 from lm.refusal import Refusal
@@ -69,7 +70,7 @@ class Generator:
         Raises:
           Refusal: a prompt that leaves no room in the context.
         """
-        rows = [self.ids(prompt) for prompt in prompts]
+        rows = [self.ids(prompt, section.window) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
         written = self._way(section)(self.ready, rows, section, desk.see)
@@ -83,10 +84,15 @@ class Generator:
             raise Refusal(f"sample.draft is {section.draft!r}: it is a PLACE, and nobody opened it; give its Bundle.")
         if section.draft:
             return partial(speculative.speculate, draft=None if section.draft == "lookup" else self._draft)
+        if section.regex or section.json_schema:
+            return constrained
         return search if section.beams > 1 else sample
 
-    def ids(self, prompt: str | Sequence[int]) -> list[int]:
-        """Return the ids that the model reads of a prompt; refuse those that leave no room in the context."""
+    def ids(self, prompt: str | Sequence[int], window: int) -> list[int]:
+        """Return the ids that the model reads of a prompt; refuse those that leave no room in the context.
+
+        window: sample.window, in which there is room for any.
+        """
         tokenizer, context = self.ready.tokenizer, self.ready.model.config.context
         is_answering = self.ready.is_answering
         if isinstance(prompt, str):
@@ -95,10 +101,11 @@ class Generator:
             prompt = [*tokenizer.opening, *text] or ([] if is_answering else [tokenizer.end])
             prompt = [*prompt, tokenizer.end] if is_answering else prompt
         most = context if is_answering else context - 1
-        if len(prompt) > most:
+        if len(prompt) > most and not window:
+            further = "" if is_answering else "; longer ones are read with sample.window"
             raise Refusal(
                 f"the prompt has {len(prompt)} tokens: it must have at most {most}, since the model's context is "
-                f"{context}."
+                f"{context}{further}."
             )
         return [int(token) for token in prompt]
 

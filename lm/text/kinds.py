@@ -22,7 +22,7 @@ _REPEATS = 1000  # of a word in one text to learn from
 
 def byte(texts: Iterable[str], size: str, end: str) -> tokenizers.Tokenizer:
     """The 256 bytes of UTF-8, and the end."""
-    vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())} | {end: 256}
+    vocabulary = {letter: byte for byte, letter in enumerate(byte_letters())} | {end: 256}
     inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     inner.decoder = decoders.ByteLevel()
@@ -66,7 +66,7 @@ def unigram(texts: Iterable[str], size: str, end: str) -> tokenizers.Tokenizer:
     """
     library = extra("sentencepiece", "sentencepiece", "data.tokenizer unigram:SIZE is learned by SentencePiece")
     first = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words = Counter(_byte_letters()) + _words(first, texts)
+    words = Counter(byte_letters()) + _words(first, texts)
     written = io.BytesIO()
     library.SentencePieceTrainer.train(
         sentence_iterator=(f"{word}\t{count}" for word, count in sorted(words.items())),
@@ -149,7 +149,7 @@ def _first(texts: Iterable[str], characters: int) -> Iterable[str]:
         characters -= len(text)
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """Return the printable letter by which GPT-2's vocabulary writes each byte (its `bytes_to_unicode`)."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))

@@ -54,6 +54,9 @@ def test_extreme_values_are_allowed(name, value):
     ("fields", "words"),
     [
         ({"min_new_tokens": 7, "max_new_tokens": 6}, r"sample\.min_new_tokens is 7.*max_new_tokens \(6\)"),
+        ({"regex": "a(b"}, r"sample\.regex is 'a\(b': it cannot be followed \(missing \)"),
+        ({"regex": "a(?=b)"}, r"sample\.regex is .*: it cannot be followed \(it has a look-ahead"),
+        ({"regex": "a", "json_schema": "{}"}, r"sample\.regex and sample\.json_schema are set"),
         ({"logit_bias": ("a=1", "b=2", "a=3")}, r"sample\.logit_bias has 'a' twice"),
     ],
 )

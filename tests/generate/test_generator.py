@@ -278,7 +278,7 @@ def test_few_programs_are_compiled(byte_bundle, sampling):
 def test_a_long_context_takes_no_more_memory_than_the_text(byte_bundle, sampling, monkeypatch):
     slots, empty = [], caches.empty
     monkeypatch.setattr(
-        caches, "empty", lambda config, rows, length, ahead: slots.append(length) or empty(config, rows, length, ahead)
+        caches, "empty", lambda config, rows, length, *more: slots.append(length) or empty(config, rows, length, *more)
     )
     long = byte_bundle(model__family="llama", model__context=4096)
     assert len(generate(long, PROMPTS[:1], sampling())[0].tokens) == 9
