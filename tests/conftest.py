@@ -67,6 +67,22 @@ def random_params():
 
 
 @pytest.fixture(scope="session")
+def greedy():
+    """Return a function: model, parameters, rows of ids, count → the likeliest tokens behind them, or of answers."""
+    from lm.generate import decode, prepare, samplers
+    from lm.generate.method import padded
+
+    def write(model, params, rows, count):
+        params, longest = prepare.ready(model.config, params), max(map(len, rows))
+        reading = decode.prefill(model, params, *padded(rows, longest), slots=longest + count)
+        begun, keys = np.asarray(reading.text.begun), jax.random.split(jax.random.key(0), len(rows))
+        written = decode.extend(model, params, reading, keys, samplers.Settings(), count).text.ids
+        return [ids[start : start + count] for ids, start in zip(np.asarray(written), begun, strict=True)]
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def equations():
     """Return a function: a program and its arguments → (equation, times it runs) of its jaxpr and those inside it."""
     is_jaxpr = lambda value: isinstance(value, jax.extend.core.ClosedJaxpr | jax.extend.core.Jaxpr)
