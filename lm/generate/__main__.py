@@ -81,11 +81,14 @@ def main() -> None:
         return _fill(bundle, prompts)
     say = lambda words: print(words, file=sys.stderr, flush=True)
     section = defaults.section(bundle.config, bundle.tokenizer, given, say)
+    from lm.generate.generator import Generator
+
+    generator = Generator(bundle, open_place(section.draft) if section.draft not in ("", "lookup") else None)
     if CHAT.value:
         from lm.generate.chat import talk
 
-        return talk(bundle, _single(section), SYSTEM.value)
-    return _continue(bundle, prompts, section)
+        return talk(generator, _single(section), SYSTEM.value)
+    return _continue(generator, prompts, section)
 
 
 def _given() -> dict[str, Any]:
@@ -120,22 +123,19 @@ def _prompts() -> list[str]:
     return prompts.read(PROMPT.value, PROMPT_FILE.value, sys.stdin and sys.stdin.buffer)
 
 
-def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
+def _continue(generator: Any, prompts: Sequence[str], section: Any) -> None:
     """Print the prompts and what follows, or the answers alone."""
-    from lm.generate.generator import Generator
-
     is_single = len(prompts) * section.sequences == 1
     if STREAM.value and not is_single:
         raise Refusal(f"--stream is given, and there are {len(prompts) * section.sequences} texts: only one can be.")
     is_streamed = is_single and not JSON.value and STREAM.value is not False
-    befores = [""] * len(prompts) if bundle.config.model.architecture == "encoder_decoder" else prompts
+    befores = [""] * len(prompts) if generator.ready.is_answering else prompts
     unsaid = [befores[0]]
 
     def watch(index: int, text: str) -> None:
         sys.stdout.write((unsaid.pop() if unsaid else "") + text)
         sys.stdout.flush()
 
-    generator = Generator(bundle)
     rows = [generator.ids(prompt, section.window) for prompt in prompts]
     completions = generator(rows, section, watch if is_streamed else None)
     if is_streamed:
