@@ -110,7 +110,7 @@ def setting():
     class Letters:
         """A tokenizer of one letter an id, A being 1; of an end that says nothing."""
 
-        specials = special
+        specials, ends = special, frozenset({special.end})
 
         def encode(self, text):
             return np.array([ord(letter) - 64 for letter in text], np.int32)
