@@ -116,6 +116,7 @@ def begin(model, params, ids_PT, lengths_P, start, settings, *, slots, has_prefi
     """
     count = len(lengths_P)
     reading = decode.prefill(model, params, ids_PT, lengths_P, start, slots=slots, has_prefix=has_prefix, copies=beams)
+    reading = _normalised(reading)
     alone_W = jnp.where(jnp.arange(beams) > 0, -jnp.inf, jnp.float32(0))  # since as yet all are the same
     sums_PW = jnp.broadcast_to(alone_W[None], (count, beams))
     shape = (count, beams, slots)
@@ -168,9 +169,14 @@ def _step(model, params, state: Search, is_stopped_PN, settings, rule: Rule) -> 
         old.logits[rows_B],
         jnp.repeat(is_done_P, width),
     )
-    reading = decode.append(model, params, reading, tokens_B, settings)
+    reading = _normalised(decode.append(model, params, reading, tokens_B, settings))
     candidates = _candidates(reading, sums_PW, settings, sums_PN.shape[1])
     return Search(reading, candidates, ended, added, is_done_P)
+
+
+def _normalised(reading: decode.Reading) -> decode.Reading:
+    """Return the reading with logits that are log-probabilities, which add up along a beam."""
+    return reading._replace(logits=jax.nn.log_softmax(reading.logits, axis=-1))
 
 
 def _candidates(reading: decode.Reading, sums_PW, settings, kept: int) -> Candidates:
