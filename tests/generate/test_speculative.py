@@ -28,9 +28,14 @@ PROMPTS = ["Hello", "a", "nine long", ""]
 
 MODELS = {
     "windows": {"model__family": "gemma3", "model__windows": (3, 11)},
-    "learned": {"model__family": "gpt2"},
-    "alibi": {"model__positions": "alibi"},
-    "answering": {"model__architecture": "encoder_decoder", "model__positions": "relative", "model__encoder_layers": 1},
+    "learned": {"model__family": "gpt2", "model__layers": 1},
+    "alibi": {"model__positions": "alibi", "model__layers": 1},
+    "answering": {
+        "model__architecture": "encoder_decoder",
+        "model__positions": "relative",
+        "model__layers": 1,
+        "model__encoder_layers": 1,
+    },
 }
 
 

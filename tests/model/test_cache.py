@@ -68,6 +68,6 @@ def test_picked_rows_take_what_was_read_and_leave_what_an_encoder_read(tiny):
     key, value = (np.arange(3.0)[:, None, None, None] + cache for cache in caches.empty(section, 3, 5)[0][:2])
     layer = caches.Cache(key, value + 7, "keys", "values", "segments")
     for moved in caches.picked((layer, layer), np.array([2, 0, 0])):
-        assert moved[2:] == ("keys", "values", "segments")
+        assert (moved.memory_key, moved.memory_value, moved.memory_segments) == ("keys", "values", "segments")
         np.testing.assert_array_equal(moved.key[:, 0, 0, 0], [2, 0, 0])
         np.testing.assert_array_equal(moved.value[:, 0, 0, 0], [9, 7, 7])
