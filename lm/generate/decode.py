@@ -17,8 +17,8 @@ class Reading(NamedTuple):
     """What has been read and written so far.
 
     cache: of the model. text: samplers.Text. scores: float32 `(B, S)`, log-probabilities of the tokens added, where
-    they stand in the text. logits: of each row's next token, as log-probabilities, float32 `(B, V)`. is_over: `(B,)`,
-    rows whose text has ended.
+    they stand in the text. logits: of each row's next token, float32 `(B, V)`. is_over: `(B,)`, rows whose text has
+    ended.
     """
 
     cache: Any
@@ -47,8 +47,13 @@ def look(model, params, ids_BT, positions_BT, cache, last_B=None, **more):
     hidden_ND = hidden.reshape(-1, hidden.shape[-1])
     count = len(hidden_ND)
     hidden_ND = jnp.pad(hidden_ND, ((0, max(0, _SEVERAL - count) if hidden_ND.dtype.itemsize == 2 else 0), (0, 0)))
-    logits_NV, log_total_N1 = log_softmax_parts(hidden_ND, out.unembed, logits, out.unembed_bias)
-    return out.cache, (logits_NV - log_total_N1)[:count, : model.config.vocabulary].reshape(*shape, -1)
+    logits_NV, _ = log_softmax_parts(hidden_ND, out.unembed, logits, out.unembed_bias)
+    return out.cache, logits_NV[:count, : model.config.vocabulary].reshape(*shape, -1)
+
+
+def scored(logits, tokens):
+    """Return the log-probabilities of tokens `(…)` under logits `(…, V)`."""
+    return jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("has_prefix", "slots", "copies", "ahead", "room"))
@@ -172,7 +177,7 @@ def append(model, params, reading: Reading, tokens_B, settings) -> Reading:
     text, is_done_B = reading.text, is_done(reading)
     rows = jnp.arange(len(tokens_B))
     place_B = jnp.where(is_done_B, text.ids.shape[1], text.lengths)  # there is none for what is done
-    scores_B = jnp.take_along_axis(reading.logits, tokens_B[:, None], axis=1)[:, 0]
+    scores_B = scored(reading.logits, tokens_B)
     ids_BS = text.ids.at[rows, place_B].set(tokens_B, mode="drop")
     scores_BS = reading.scores.at[rows, place_B].set(scores_B, mode="drop")
     lengths_B = jnp.where(is_done_B, text.lengths, text.lengths + 1)
