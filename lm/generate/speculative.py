@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.generate import decode, lookup, samplers, sampling
-from lm.generate.method import Ready, See, Written, padded
+from lm.generate.method import Ready, See, Written, padded, rounded
 from lm.generate.samplers import Text
 from lm.refusal import Refusal
 
@@ -50,7 +50,7 @@ def speculate(
         if draft is not None:
             beside = sampling.read(draft, context, rows, count, copies, ahead).cache
         elif ready.is_answering:
-            ids, lengths = padded(rows, max(map(len, rows)))
+            ids, lengths = padded(rows, rounded(max(map(len, rows)), context))
             beside = np.repeat(np.where(np.arange(ids.shape[1]) < lengths[:, None], ids, -1), copies, axis=0)
         else:
             beside = np.zeros((len(rows) * copies, 0), np.int32)

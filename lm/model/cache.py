@@ -97,9 +97,9 @@ def picked(layers: tuple[Cache, ...], rows_B) -> tuple[Cache, ...]:
     """Return the caches with each row in place of another, for which an encoder read the same: that stays."""
 
     def pick(layer: Cache) -> Cache:
-        moved = jax.tree.map(lambda leaf: leaf[rows_B], layer)
-        return moved._replace(
-            memory_key=layer.memory_key, memory_value=layer.memory_value, memory_segments=layer.memory_segments
-        )
+        memory = {"memory_key": layer.memory_key, "memory_value": layer.memory_value}
+        memory["memory_segments"] = layer.memory_segments
+        moved = jax.tree.map(lambda leaf: leaf[rows_B], layer._replace(**dict.fromkeys(memory)))
+        return moved._replace(**memory)
 
     return tuple(map(pick, layers))

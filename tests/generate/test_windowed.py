@@ -134,16 +134,16 @@ def test_one_program_reads_prompts_of_many_lengths(byte_bundle, sampling):
 
 
 def test_positions_that_are_added_are_read_anew(byte_bundle, sampling):
-    """Whenever the window is full, from the first 2 and the last 5 - 2 tokens; likewise a prompt that fills it."""
-    bundle = byte_bundle(model__family="gpt2")
-    section = sampling(window=11, sinks=2, max_new_tokens=23)
-    run = jax.jit(lambda ids: bundle.model.apply({"params": bundle.params}, ids, np.arange(13)[None], ids * 0 + 1))
-    for prompt, completion in zip(PROMPTS, generate(bundle, PROMPTS, section), strict=True):
+    """Whenever a text fills the window, from its first 2 and last 18 - 2 tokens, whatever the others are at."""
+    bundle = byte_bundle(model__family="gpt2", model__context=40)
+    section = sampling(window=37, sinks=2, max_new_tokens=50)
+    run = jax.jit(lambda ids: bundle.model.apply({"params": bundle.params}, ids, np.arange(40)[None], ids * 0 + 1))
+    for prompt, completion in zip(PROMPTS[:2], generate(bundle, PROMPTS[:2], section), strict=True):
         text = list(prompt.encode())
         shown = text
         for token, score in zip(completion.tokens, completion.logprobs, strict=True):
-            shown = [*text[:2], *text[-3:]] if len(shown) >= 11 else shown
-            out = run(np.array([shown + [0] * (13 - len(shown))]))
+            shown = [*text[:2], *text[-16:]] if len(shown) >= 37 else shown
+            out = run(np.array([shown + [0] * (40 - len(shown))]))
             scores = jax.nn.log_softmax((out.hidden[0, len(shown) - 1] @ out.unembed)[:257])
             assert token == scores.argmax() and score == pytest.approx(float(scores[token]), abs=1e-4)
             text, shown = [*text, token], [*shown, token]
