@@ -155,10 +155,14 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
     return jax.lax.while_loop(is_on, step, (0, reading))[1]
 
 
-@jax.jit
 def coming(reading: Reading, keys, settings: samplers.Settings):
     """Return the token that `extend` will draw next for each row: it can be shown while that is made ready."""
-    return _next(reading, keys, settings)
+    return _coming(reading, keys, settings, samplers.is_plain(settings))
+
+
+@partial(jax.jit, static_argnums=3)
+def _coming(reading: Reading, keys, settings, is_plain):
+    return _next(reading, keys, settings, is_plain)
 
 
 def is_done(reading: Reading):
@@ -166,10 +170,10 @@ def is_done(reading: Reading):
     return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
 
 
-def _next(reading: Reading, keys, settings):
+def _next(reading: Reading, keys, settings, is_plain=False):
     """Return the token that is drawn for each row."""
     keys = jax.vmap(jax.random.fold_in)(keys, reading.text.lengths - reading.text.begun)
-    return samplers.draw(keys, reading.logits, reading.text, settings)
+    return samplers.draw(keys, reading.logits, reading.text, settings, is_plain)
 
 
 def append(model, params, reading: Reading, tokens_B, settings) -> Reading:
