@@ -133,7 +133,7 @@ def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
         sys.stdout.write((unsaid.pop() if unsaid else "") + text)
         sys.stdout.flush()
 
-    generator = Generator(bundle)
+    generator = Generator(bundle, weight_dtype=section.weight_dtype)
     rows = [generator.ids(prompt) for prompt in prompts]
     completions = generator(rows, section, watch if is_streamed else None)
     if is_streamed:

@@ -93,7 +93,7 @@ def talk(bundle: Bundle, section: Any, system: str) -> None:
       Refusal: there is no template, or it cannot be used.
     """
     template, context = chat.template(bundle.tokenizer), bundle.model.config.context
-    generator = Generator(bundle)
+    generator = Generator(bundle, weight_dtype=section.weight_dtype)
     longest = min(section.max_new_tokens, context // 2)
     turns = iter(range(2**31 - section.seed))
 

@@ -32,7 +32,7 @@ def test_write_puts_at_positions_and_drops_what_is_beyond(tiny, dtype):
     key, value = _new(section, 3)
     positions = np.array([[1, 2, 3], [5, 6, 7]])
     written = caches.write(caches.empty(section, 2, 7)[0], key, value, positions, is_rolling=False)
-    for slots, new in zip(caches.read(written), (key, value), strict=True):
+    for slots, new in zip(caches.read(written, "float32"), (key, value), strict=True):
         expected = np.zeros(slots.shape)
         expected[0, 1:4] = new[0]
         expected[1, 5:7] = new[1, :2]
@@ -44,7 +44,7 @@ def test_write_goes_round(tiny):
     key, value = _new(section, 3)
     positions = np.array([[6, 7, 8], [12, 13, 14]])
     written = caches.write(caches.empty(section, 2, 7)[0], key, value, positions, is_rolling=True)
-    for slots, new in zip(caches.read(written), (key, value), strict=True):
+    for slots, new in zip(caches.read(written, "float32"), (key, value), strict=True):
         np.testing.assert_array_equal(slots[0, [6, 0, 1]], new[0])
         np.testing.assert_array_equal(slots[1, [5, 6, 0]], new[1])
         assert not np.asarray(slots[:, [2, 3, 4]]).any()
@@ -57,7 +57,7 @@ def test_begin_keeps_the_last_of_each_row(tiny, slots):
     key, value = _new(section, 7)
     segments = np.array([[1] * 7, [1] * 5 + [0] * 2])
     begun = caches.begin(caches.empty(section, 2, slots)[0], key, value, segments)
-    for found, new in zip(caches.read(begun), (key, value), strict=True):
+    for found, new in zip(caches.read(begun, "float32"), (key, value), strict=True):
         for row, length in enumerate((7, 5)):
             for place in range(max(0, length - slots), length):
                 np.testing.assert_array_equal(found[row, place % slots], new[row, place])
