@@ -67,9 +67,14 @@ FIELDS = {
     "sample.seed": Field(
         0, "seed of the draws; a prompt's texts depend on no other prompt", within(0, 2**31 - 1), FREE
     ),
-    "sample.beams": Field(1, "texts that a beam search keeps; 1: none", at_least(1), FREE),
+    "sample.beams": Field(
+        1, "texts that a search for the likeliest goes on from, whatever the temperature; 1: none", at_least(1), FREE
+    ),
     "sample.length_penalty": Field(
-        1.0, "power of the length that divides a beam's log-probability", within(-100, 100), FREE
+        1.0,
+        "power of the length that divides a beam's log-probability: above 0 favours long texts",
+        within(-5, 5),
+        FREE,
     ),
     "sample.early_stopping": Field(
         "likely",

@@ -52,6 +52,7 @@ CHAT = flags.DEFINE_bool(
     "chat", False, "answer line after line of stdin, by the model's own chat template; /help says more"
 )
 SYSTEM = flags.DEFINE_string("system", "", "what the model is told before a --chat")
+EXTEND = command.define_extend()
 SAMPLE = command.define_section("sample", "how text is drawn")
 
 
@@ -62,6 +63,7 @@ def main() -> None:
 
     from lm.generate import defaults
     from lm.parallel import host
+    from lm.weights.extend import extended
     from lm.weights.place import describe, open_place
 
     host.keep_programs()
@@ -70,7 +72,7 @@ def main() -> None:
     except Refusal:  # unless the model's own defaults make up for it, it is said before the model is read
         described = describe(FROM.value)
         defaults.section(described.config, described.tokenizer, given)
-    bundle = open_place(FROM.value)
+    bundle = extended(open_place(FROM.value), EXTEND.value)
     architecture = bundle.config.model.architecture
     if architecture != "decoder" and "" in prompts:
         what = "gap to fill" if architecture == "encoder" else "text to answer"
@@ -79,11 +81,15 @@ def main() -> None:
         return _fill(bundle, prompts)
     say = lambda words: print(words, file=sys.stderr, flush=True)
     section = defaults.section(bundle.config, bundle.tokenizer, given, say)
+    from lm.generate.generator import Generator
+
+    draft = open_place(section.draft) if section.draft not in ("", "lookup") else None
+    generator = Generator(bundle, draft, section.weight_dtype)
     if CHAT.value:
         from lm.generate.chat import talk
 
-        return talk(bundle, _single(section), SYSTEM.value)
-    return _continue(bundle, prompts, section)
+        return talk(generator, _single(section), SYSTEM.value)
+    return _continue(generator, prompts, section)
 
 
 def _given() -> dict[str, Any]:
@@ -118,23 +124,20 @@ def _prompts() -> list[str]:
     return prompts.read(PROMPT.value, PROMPT_FILE.value, sys.stdin and sys.stdin.buffer)
 
 
-def _continue(bundle: Any, prompts: Sequence[str], section: Any) -> None:
+def _continue(generator: Any, prompts: Sequence[str], section: Any) -> None:
     """Print the prompts and what follows, or the answers alone."""
-    from lm.generate.generator import Generator
-
     is_single = len(prompts) * section.sequences == 1
     if STREAM.value and not is_single:
         raise Refusal(f"--stream is given, and there are {len(prompts) * section.sequences} texts: only one can be.")
     is_streamed = is_single and not JSON.value and STREAM.value is not False
-    befores = [""] * len(prompts) if bundle.config.model.architecture == "encoder_decoder" else prompts
+    befores = [""] * len(prompts) if generator.ready.is_answering else prompts
     unsaid = [befores[0]]
 
     def watch(index: int, text: str) -> None:
         sys.stdout.write((unsaid.pop() if unsaid else "") + text)
         sys.stdout.flush()
 
-    generator = Generator(bundle, weight_dtype=section.weight_dtype)
-    rows = [generator.ids(prompt) for prompt in prompts]
+    rows = [generator.ids(prompt, section.window) for prompt in prompts]
     completions = generator(rows, section, watch if is_streamed else None)
     if is_streamed:
         return watch(0, "\n")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.generate import decode, samplers
-from lm.generate.method import Ready, See, Written, padded, rounded
+from lm.generate.method import Ready, See, Written, padded, rounded, said
 from lm.model import cache as caches
 
 _CHUNK = 32  # steps between two looks from the host
@@ -117,13 +117,15 @@ def begin(model, params, ids_PT, lengths_P, start, settings, *, beams, kept, **h
     """
     count = len(lengths_P)
     reading = decode.prefill(model, params, ids_PT, lengths_P, start, copies=beams, **how)
-    sums_PW = jnp.broadcast_to(jnp.where(jnp.arange(beams) > 0, -jnp.inf, 0.0)[None], (count, beams))  # all are one
+    reading = _normalised(reading)
+    alone_W = jnp.where(jnp.arange(beams) > 0, -jnp.inf, jnp.float32(0))  # since as yet all are the same
+    sums_PW = jnp.broadcast_to(alone_W[None], (count, beams))
     shape = (count, beams, how["slots"])
     nothing = Ended(
         jnp.zeros(shape, jnp.int32),
         jnp.zeros(shape, jnp.float32),
         jnp.zeros(shape[:2], jnp.int32),
-        jnp.full(shape[:2], -jnp.inf),
+        jnp.full(shape[:2], -jnp.inf, jnp.float32),
     )
     candidates = _candidates(reading, sums_PW, settings, kept)
     return Search(reading, candidates, nothing, jnp.int32(0), jnp.zeros(count, bool))
@@ -168,9 +170,14 @@ def _step(model, params, state: Search, is_stopped_PN, settings, rule: Rule) -> 
         old.logits[rows_B],
         jnp.repeat(is_done_P, width),
     )
-    reading = decode.append(model, params, reading, tokens_B, settings)
+    reading = _normalised(decode.append(model, params, reading, tokens_B, settings))
     candidates = _candidates(reading, sums_PW, settings, sums_PN.shape[1])
     return Search(reading, candidates, ended, added, is_done_P)
+
+
+def _normalised(reading: decode.Reading) -> decode.Reading:
+    """Return the reading with logits that are log-probabilities, which add up along a beam."""
+    return reading._replace(logits=jax.nn.log_softmax(reading.logits, axis=-1))
 
 
 def _candidates(reading: decode.Reading, sums_PW, settings, kept: int) -> Candidates:
@@ -232,11 +239,10 @@ def _are_stopped(ready: Ready, prompts: list[list[int]], state: Search, stops: t
     ids, found = ids.reshape(len(prompts), -1, ids.shape[1]), np.zeros(sums.shape, bool)
     heads = _heads(ready, prompts)
     for index, number in np.argwhere(~is_done[:, None] & (sums > -np.inf)):
-        said = ids[index, beams[index, number], heads[index] : heads[index] + added].tolist()
-        if tokens[index, number] not in ready.tokenizer.ends:
-            said.append(int(tokens[index, number]))
-        text = ready.tokenizer.decode(said, () if ready.is_answering else tuple(prompts[index]))
-        found[index, number] = any(stop in text for stop in stops)
+        begun = ids[index, beams[index, number], heads[index] : heads[index] + added]
+        text = [*begun.tolist(), int(tokens[index, number])]
+        known = () if ready.is_answering else tuple(prompts[index])
+        found[index, number] = said(ready.tokenizer, text, known, stops)[1]
     return found
 
 

@@ -13,7 +13,6 @@ import ml_collections
 from lm.generate.generator import Generator
 from lm.text import chat
 from lm.text.chat import Message
-from lm.weights.bundle import Bundle
 
 HELP = "/reset begins anew, /exit or the end of input leaves, /help says this; Ctrl-C stops an answer."
 
@@ -81,19 +80,19 @@ def fitted(
     return [*head, *rest], ids
 
 
-def talk(bundle: Bundle, section: Any, system: str) -> None:
+def talk(generator: Generator, section: Any, system: str) -> None:
     """Answer what stdin says on stdout; what else there is to say goes to stderr.
 
     Args:
-      bundle: the model, published with a chat template.
+      generator: of a model that was published with a chat template.
       section: the sample section; max_new_tokens is the longest answer.
       system: what stands before every conversation; empty: nothing.
 
     Raises:
       Refusal: there is no template, or it cannot be used.
     """
-    template, context = chat.template(bundle.tokenizer), bundle.model.config.context
-    generator = Generator(bundle, weight_dtype=section.weight_dtype)
+    tokenizer, context = generator.ready.tokenizer, generator.ready.model.config.context
+    template = chat.template(tokenizer)
     longest = min(section.max_new_tokens, context // 2)
     turns = iter(range(2**31 - section.seed))
 
@@ -101,8 +100,9 @@ def talk(bundle: Bundle, section: Any, system: str) -> None:
         fields = {"max_new_tokens": longest, "seed": section.seed + next(turns)}  # else answers would begin alike
         return shown(lambda watch: generator([ids], _with(section, **fields), watch), sys.stdout)
 
-    ids_of = lambda messages: chat.ids(bundle.tokenizer, template, messages)
+    ids_of = lambda messages: chat.ids(tokenizer, template, messages)
     say = lambda words: print(words, file=sys.stderr, flush=True)
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     converse(typed(sys.stdin), answer, ids_of, context - longest, say, system)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lm.generate import samplers
 from lm.model import cache as caches
+from lm.model import rolling
 from lm.model.dense import times_rows
 from lm.model.transformer import Tokens
 from lm.model.whole import Whole
@@ -18,8 +19,8 @@ class Reading(NamedTuple):
     """What has been read and written so far.
 
     cache: of the model. text: samplers.Text. scores: float32 `(B, S)`, log-probabilities of the tokens added, where
-    they stand in the text. logits: of each row's next token, as log-probabilities, float32 `(B, V)`. is_over: `(B,)`,
-    rows whose text has ended.
+    they stand in the text. logits: of each row's next token, float32 `(B, V)`. is_over: `(B,)`, rows whose text has
+    ended.
     """
 
     cache: Any
@@ -46,13 +47,30 @@ def look(model, params, ids_BT, positions_BT, cache, last_B=None, **more):
     products_NV = times_rows(hidden.reshape(-1, hidden.shape[-1]), rows_VD)
     if out.unembed_bias is not None:
         products_NV = products_NV + out.unembed_bias.astype(jnp.float32)[None]
-    logits_NV, log_total_N1 = parts_of(products_NV, logits)
-    return out.cache, (logits_NV - log_total_N1)[:, : model.config.vocabulary].reshape(*shape, -1)
+    logits_NV, _ = parts_of(products_NV, logits)
+    return out.cache, logits_NV[:, : model.config.vocabulary].reshape(*shape, -1)
 
 
-@partial(jax.jit, static_argnums=0, static_argnames=("has_prefix", "slots", "copies", "ahead", "cache_dtype"))
+def scored(logits, tokens):
+    """Return the log-probabilities of tokens `(…)` under logits `(…, V)`."""
+    return jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("has_prefix", "slots", "copies", "ahead", "room", "cache_dtype"))
 def prefill(
-    model, params, ids_BT, lengths_B, start=0, *, slots, has_prefix=False, copies=1, ahead=1, cache_dtype="model"
+    model,
+    params,
+    ids_BT,
+    lengths_B,
+    start=0,
+    *,
+    slots,
+    has_prefix=False,
+    copies=1,
+    ahead=1,
+    room=0,
+    sinks=None,
+    cache_dtype="model",
 ) -> Reading:
     """Read prompts, padded on the right to one length, into a new cache of so many slots.
 
@@ -62,10 +80,12 @@ def prefill(
     Args:
       copies: rows that go on from each prompt, side by side.
       ahead: most tokens that are read at once later.
+      room: for the text, where that is not the cache's.
+      sinks: of a cache that rolls (lm/model/rolling.py); None: it does not.
       cache_dtype: as sample.cache_dtype.
     """
     rows, length = ids_BT.shape
-    cache = caches.empty(model.config, rows, slots, ahead, cache_dtype)
+    cache = caches.empty(model.config, rows, slots, ahead, sinks, cache_dtype)
     positions_BT = jnp.broadcast_to(jnp.arange(length), ids_BT.shape)
     segments_BT = (positions_BT < lengths_B[:, None]).astype(jnp.int32)
     encoder = None
@@ -85,10 +105,43 @@ def prefill(
         encoder=encoder,
         prefix_BT=segments_BT > 0 if has_prefix else None,
     )
-    written_BS = jnp.zeros((rows, slots), jnp.int32).at[:, : ids_BT.shape[1]].set(ids_BT * segments_BT)
+    written_BS = jnp.zeros((rows, room or slots), jnp.int32).at[:, : ids_BT.shape[1]].set(ids_BT * segments_BT)
     text = samplers.Text(written_BS, lengths_B, lengths_B)
-    reading = Reading(cache, text, jnp.zeros((rows, slots), jnp.float32), logits_BV, jnp.zeros(rows, bool))
+    reading = Reading(cache, text, jnp.zeros(written_BS.shape, jnp.float32), logits_BV, jnp.zeros(rows, bool))
+    return repeated(reading, copies)
+
+
+def repeated(reading: Reading, copies: int) -> Reading:
+    """Return the reading with so many rows for each, side by side."""
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), reading) if copies > 1 else reading
+
+
+@partial(jax.jit, static_argnums=0, donate_argnames="reading")
+def read_on(model, params, reading: Reading, ids_BT, lengths_B) -> Reading:
+    """Return the reading of prompts that go on with so many of these ids, of a cache that rolls.
+
+    Args:
+      ids_BT: at most as many as its slots but for the sinks; padded on the right.
+      lengths_B: how many are a row's; 0: none.
+    """
+    rows, size = reading.text.ids.shape
+    numbers_BT = reading.text.lengths[:, None] + jnp.arange(ids_BT.shape[1])[None]
+    is_text_BT = jnp.arange(ids_BT.shape[1])[None] < lengths_B[:, None]
+    cache, logits_BV = look(
+        model,
+        params,
+        ids_BT,
+        jnp.where(is_text_BT, numbers_BT, rolling.NONE),
+        reading.cache,
+        jnp.maximum(lengths_B - 1, 0),
+    )
+    places_BT = jnp.where(is_text_BT, numbers_BT, size)
+    ids_BS = reading.text.ids.at[jnp.arange(rows)[:, None], places_BT].set(ids_BT, mode="drop")
+    text = reading.text._replace(
+        ids=ids_BS, begun=reading.text.begun + lengths_B, lengths=reading.text.lengths + lengths_B
+    )
+    logits_BV = jnp.where(lengths_B[:, None] > 0, logits_BV, reading.logits)
+    return reading._replace(cache=cache, text=text, logits=logits_BV)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnames="reading")
@@ -137,7 +190,7 @@ def append(model, params, reading: Reading, tokens_B, settings) -> Reading:
     text, is_done_B = reading.text, is_done(reading)
     rows = jnp.arange(len(tokens_B))
     place_B = jnp.where(is_done_B, text.ids.shape[1], text.lengths)  # there is none for what is done
-    scores_B = jnp.take_along_axis(reading.logits, tokens_B[:, None], axis=1)[:, 0]
+    scores_B = scored(reading.logits, tokens_B)
     ids_BS = text.ids.at[rows, place_B].set(tokens_B, mode="drop")
     scores_BS = reading.scores.at[rows, place_B].set(scores_B, mode="drop")
     lengths_B = jnp.where(is_done_B, text.lengths, text.lengths + 1)

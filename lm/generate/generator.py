@@ -75,7 +75,7 @@ class Generator:
                 f"sample.weight_dtype is {section.weight_dtype!r}: this Generator was made for "
                 f"{self.ready.weight_dtype!r}, so make another."
             )
-        rows = [self.ids(prompt) for prompt in prompts]
+        rows = [self.ids(prompt, section.window) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
         ready = self.ready._replace(cache_dtype=section.cache_dtype)
@@ -95,8 +95,11 @@ class Generator:
             return constrained
         return search if section.beams > 1 else sample
 
-    def ids(self, prompt: str | Sequence[int]) -> list[int]:
-        """Return the ids that the model reads of a prompt; refuse those that leave no room in the context."""
+    def ids(self, prompt: str | Sequence[int], window: int) -> list[int]:
+        """Return the ids that the model reads of a prompt; refuse those that leave no room in the context.
+
+        window: sample.window, in which there is room for any.
+        """
         tokenizer, context = self.ready.tokenizer, self.ready.model.config.context
         is_answering = self.ready.is_answering
         if isinstance(prompt, str):
@@ -105,10 +108,11 @@ class Generator:
             prompt = [*tokenizer.opening, *text] or ([] if is_answering else [tokenizer.end])
             prompt = [*prompt, tokenizer.end] if is_answering else prompt
         most = context if is_answering else context - 1
-        if len(prompt) > most:
+        if len(prompt) > most and not window:
+            further = "" if is_answering else "; longer ones are read with sample.window"
             raise Refusal(
                 f"the prompt has {len(prompt)} tokens: it must have at most {most}, since the model's context is "
-                f"{context}."
+                f"{context}{further}."
             )
         return [int(token) for token in prompt]
 

@@ -7,16 +7,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from lm.generate import decode, samplers
+from lm.generate import decode, samplers, windowed
 from lm.generate.method import Ready, See, Written, padded, rounded
 
 _CHUNK = 8  # tokens added between two looks from the host
 
 
 def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> list[Written]:
-    """Return `section.sequences` texts of every prompt, those of one prompt side by side."""
+    """Return `section.sequences` texts of every prompt, those of one prompt side by side.
+
+    Raises:
+      Refusal: the model cannot read in sample.window.
+    """
+    windowed.check(ready, section)
     extend = partial(decode.extend, ready.model, ready.params)
-    begin = partial(read, ready, ready.model.config.context)
+    begin = partial(read, ready, section.window or ready.model.config.context)
+    if windowed.rolls(ready, max(map(len, prompts)), section):
+        begin = partial(windowed.read, ready, section)
+    elif section.window:
+        prompts = [cut(prompt, section.window, section.sinks) for prompt in prompts]
     return write(ready, prompts, section, see, begin, extend, decode.coming)
 
 
@@ -31,19 +40,20 @@ def write(
 ) -> list[Written]:
     """Return the texts that grow as two functions say, side by side.
 
-    A text that reaches the model's context goes on from the last half of it, read anew; what a decoder with an encoder
-    says ends there.
+    A text that reaches the model's context, or the window, goes on from the last half of it, with a window from its
+    sinks too, read anew; what a decoder with an encoder says ends there.
 
     Args:
       read: (rows of ids, tokens to come, copies) → a decode.Reading, or what else has its text, scores and is_over.
       extend: (that, keys of the rows, samplers.Settings, count) → that with some `count` tokens more in every row.
       coming: (that, keys of the rows, samplers.Settings) → each row's next token, where it is known before.
     """
-    context, ends = ready.model.config.context, ready.tokenizer.ends
+    ends, sinks = ready.tokenizer.ends, section.sinks if section.window else 0
+    context = section.window or ready.model.config.context
     settings = samplers.settings(section, ready.tokenizer)
     copies = section.sequences
     keys = keys_of(section.seed, np.tile(np.arange(copies), len(prompts)))
-    rows = [prompt for prompt in prompts for _ in range(copies)]
+    rows = [[*prompt] for prompt in prompts for _ in range(copies)]  # as they are read
     added: list[list[int]] = [[] for _ in rows]
     scores: list[list[float]] = [[] for _ in rows]
     reasons = [""] * len(rows)
@@ -55,17 +65,19 @@ def write(
             for index, token in enumerate(jax.device_get(coming(reading, keys, settings)).tolist()):
                 see(index, [token])  # as soon as it is there
         elif reading is None:
-            texts = [cut(row + new, context) for row, new in zip(rows, added, strict=True)]
-            seen = np.asarray([len(text) for text in texts], np.int32)
-            reading = read(texts, context, 1)
+            rows = [cut(row, context, sinks) for row in rows]
+            seen = np.asarray([len(row) for row in rows], np.int32)
+            reading = read(rows, context, 1)
             begun = seen - np.asarray([len(new) for new in added], np.int32)
             reading = reading._replace(text=reading.text._replace(begun=begun))
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
-        reading = extend(reading, keys, settings, _CHUNK)
+        left = section.max_new_tokens - min(len(new) for new, reason in zip(added, reasons, strict=True) if not reason)
+        reading = extend(reading, keys, settings, min(_CHUNK, left))
         ids, lengths, logs = jax.device_get((reading.text.ids, reading.text.lengths, reading.scores))
         for index in [index for index, reason in enumerate(reasons) if not reason]:
             new = slice(seen[index], min(lengths[index], seen[index] + section.max_new_tokens - len(added[index])))
             added[index] += ids[index, new].tolist()
+            rows[index] += ids[index, new].tolist()
             scores[index] += logs[index, new].tolist()
             is_last = len(added[index]) >= section.max_new_tokens
             is_last |= ready.is_answering and lengths[index] == ids.shape[1]
@@ -89,9 +101,9 @@ def ending(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: b
     return "stop_string" if is_stopped else "length" if is_last else ""
 
 
-def cut(ids: list[int], context: int) -> list[int]:
-    """Return ids that leave room in the context: their last half, where they fill it."""
-    return ids[-(context // 2) :] if len(ids) >= context else ids
+def cut(ids: list[int], context: int, sinks: int = 0) -> list[int]:
+    """Return ids that leave room in the context: where they fill it, the first `sinks` and the last, half of it."""
+    return [*ids[:sinks], *ids[len(ids) - max(1, context // 2 - sinks) :]] if len(ids) >= context else ids
 
 
 def read(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.generate import decode, lookup, samplers, sampling
-from lm.generate.method import Ready, See, Written, padded
+from lm.generate.method import Ready, See, Written, padded, rounded
 from lm.generate.samplers import Text
 from lm.refusal import Refusal
 
@@ -50,7 +50,7 @@ def speculate(
         if draft is not None:
             beside = sampling.read(draft, context, rows, count, copies, ahead).cache
         elif ready.is_answering:
-            ids, lengths = padded(rows, max(map(len, rows)))
+            ids, lengths = padded(rows, rounded(max(map(len, rows)), context))
             beside = np.repeat(np.where(np.arange(ids.shape[1]) < lengths[:, None], ids, -1), copies, axis=0)
         else:
             beside = np.zeros((len(rows) * copies, 0), np.int32)
@@ -132,7 +132,7 @@ def _pass(model, params, draft, draft_params, reading: Reading, keys, settings, 
     added_B = jnp.sum(is_added_BT, axis=1)
     places_BT = jnp.where(is_added_BT, text.lengths[:, None] + numbers_1T, slots)
     put = lambda old_BS, new_BT: old_BS.at[jnp.arange(len(old_BS))[:, None], places_BT].set(new_BT, mode="drop")
-    scores_BT = jnp.take_along_axis(logits_BTV, tokens_BT[:, :, None], axis=2)[:, :, 0]
+    scores_BT = decode.scored(logits_BTV, tokens_BT)
     is_over_B = reading.is_over | jnp.any(is_end_BT & is_added_BT, axis=1)
     text = text._replace(ids=put(text.ids, tokens_BT), lengths=text.lengths + added_B)
     return Reading(cache, text, put(reading.scores, scores_BT), is_over_B, beside), jnp.minimum(kept_B, added_B)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lm.model import cache as caches
-from lm.model import masks
+from lm.model import masks, rolling
 from lm.model.dense import Dense, together
 from lm.model.norms import NORMS
 from lm.model.positions import TURNED
@@ -38,23 +38,32 @@ class Attention(nn.Module):
         if c.qk_norm:  # over a head, one scale for all heads (Henry et al. 2020, arXiv 2010.04245; Qwen 3)
             query_BTHC = NORMS[c.norm](c, name="query_norm")(query_BTHC)
             key_BTKC = NORMS[c.norm](c, name="key_norm")(key_BTKC)
-        if c.positions in TURNED:
-            turn = lambda x_BTHC: TURNED[c.positions](x_BTHC, positions_BT, c, is_windowed=window is not None)
-            query_BTHC, key_BTKC = turn(query_BTHC), turn(key_BTKC)
         if token_values_BTKC is not None:
             scale_K = self.param("value_scale", nn.initializers.ones, (c.kv_heads,), jnp.dtype(c.parameter_dtype))
             added_BTKC = scale_K.astype("float32")[None, None, :, None] * token_values_BTKC
             value_BTKC = value_BTKC + added_BTKC.astype(c.dtype)
-        if mask is None:
-            cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT, is_rolling=window is not None)
-            key_BTKC, value_BTKC = caches.read(cache, c.dtype)
-            mask = masks.cached(positions_BT, cache.slots, window)
-        else:
-            if cache is not None:
-                cache = caches.begin(cache, key_BTKC, value_BTKC, mask.query_segments)
+        turns = TURNED.get(c.positions, lambda x, places, config, is_windowed: x)
+        turn = lambda x, places: turns(x, places, c, window is not None)
+        if mask is None and cache.sinks is not None:
+            cache, query_BTHC, key_BTKC, value_BTKC, mask = rolling.follow(
+                cache, query_BTHC, key_BTKC, value_BTKC, positions_BT, turn
+            )
             mask = mask._replace(window=window)
+        else:
+            plain_BTKC = key_BTKC
+            query_BTHC, key_BTKC = turn(query_BTHC, positions_BT), turn(key_BTKC, positions_BT)
+            if mask is None:
+                cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT, is_rolling=window is not None)
+                key_BTKC, value_BTKC = caches.read(cache, c.dtype)
+                mask = masks.cached(positions_BT, cache.slots, window)
+            else:
+                if cache is not None:
+                    kept_BTKC = key_BTKC if cache.sinks is None else plain_BTKC
+                    cache = caches.begin(cache, kept_BTKC, value_BTKC, mask.query_segments)
+                mask = mask._replace(window=window)
         cap, scale = c.attention_soft_cap, c.attention_scale
         mixed_BTHC = self.attend(query_BTHC, key_BTKC, value_BTKC, mask, c.softmax_dtype, bias, cap, scale)
+        mixed_BTHC = mixed_BTHC[..., : c.head_width]  # of which a cache that rolls may make more
         return Dense(c, (c.heads, c.head_width), (c.width,), "out", name="out")(mixed_BTHC), cache
 
 

@@ -14,6 +14,7 @@ class Cache(NamedTuple):
     key, value: `(B, K, S, C)`, slot p mod S of a row holds position p; an array, or a whole.Whole.
     memory_key, memory_value: of what an encoder read, `(B, S, K, C)`; None until a pass is given it.
     memory_segments: int32 `(B, S)`, 1 where it is text.
+    sinks: int32 `(B,)`, how many of a text's first tokens stay in a cache that rolls (rolling.py), or None.
     """
 
     key: Any
@@ -21,6 +22,7 @@ class Cache(NamedTuple):
     memory_key: Any = None
     memory_value: Any = None
     memory_segments: Any = None
+    sinks: Any = None
 
     @property
     def slots(self) -> int:
@@ -28,24 +30,28 @@ class Cache(NamedTuple):
         return jax.tree.leaves(self.key)[0].shape[2]
 
 
-def empty(config, rows: int, length: int, ahead: int | None = None, dtype: str = "model") -> tuple[Cache, ...]:
+def empty(
+    config, rows: int, length: int, ahead: int | None = None, sinks=None, dtype: str = "model"
+) -> tuple[Cache, ...]:
     """Return the caches of all layers for `rows` sequences of at most `length` positions.
 
     Args:
       config: config.model, resolved.
       ahead: most tokens that a pass adds to what was read; a layer with a window then keeps no more slots than that
         takes. None: as many as it likes.
+      sinks: of caches that roll, which then have `length` slots in every layer; None: they do not.
       dtype: of keys and values: as sample.cache_dtype names them.
     """
     windows = [0] * config.layers
-    if config.windows and ahead is not None:
+    if config.windows and ahead is not None and sinks is None:
         windows = [config.windows[layer % len(config.windows)] for layer in range(config.layers)]
     slots = [min(length, window + ahead - 1) if window else length for window in windows]
     shape = lambda count: (rows, config.kv_heads, count, config.head_width)
     zeros = lambda count: jnp.zeros(shape(count), config.dtype if dtype == "model" else dtype)
     if dtype == "int8":
         zeros = lambda count: Whole(jnp.zeros(shape(count), dtype), jnp.zeros(shape(count)[:-1], jnp.float32))
-    return tuple(Cache(zeros(count), zeros(count)) for count in slots)
+    sinks_B = None if sinks is None else jnp.full(rows, sinks, jnp.int32)
+    return tuple(Cache(zeros(count), zeros(count), sinks=sinks_B) for count in slots)
 
 
 def begin(layer: Cache, key_BTKC, value_BTKC, segments_BT) -> Cache:
@@ -74,14 +80,18 @@ def write(layer: Cache, key_BTKC, value_BTKC, positions_BT, is_rolling: bool) ->
 
     is_rolling: positions beyond its end take the slots of the oldest; else they are dropped.
     """
-    rows = jnp.arange(key_BTKC.shape[0])[:, None]
-    slots_BT = positions_BT % layer.slots if is_rolling else positions_BT
+    return put(layer, key_BTKC, value_BTKC, positions_BT % layer.slots if is_rolling else positions_BT)
 
-    def put(old_BKS, new_BTK):
+
+def put(layer: Cache, key_BTKC, value_BTKC, slots_BT) -> Cache:
+    """Return one layer's cache with keys and values in these slots; those beyond its end are dropped."""
+    rows = jnp.arange(key_BTKC.shape[0])[:, None]
+
+    def placed(old_BKS, new_BTK):
         written = _bits(old_BKS).at[rows, :, slots_BT].set(_bits(new_BTK), mode="drop")
         return jax.lax.bitcast_convert_type(written, old_BKS.dtype)
 
-    return layer._replace(key=_each(put, layer.key, key_BTKC), value=_each(put, layer.value, value_BTKC))
+    return layer._replace(key=_each(placed, layer.key, key_BTKC), value=_each(placed, layer.value, value_BTKC))
 
 
 def _bits(array):
@@ -99,9 +109,9 @@ def picked(layers: tuple[Cache, ...], rows_B) -> tuple[Cache, ...]:
     """Return the caches with each row in place of another, for which an encoder read the same: that stays."""
 
     def pick(layer: Cache) -> Cache:
-        moved = jax.tree.map(lambda leaf: leaf[rows_B], layer)
-        return moved._replace(
-            memory_key=layer.memory_key, memory_value=layer.memory_value, memory_segments=layer.memory_segments
-        )
+        memory = {"memory_key": layer.memory_key, "memory_value": layer.memory_value}
+        memory["memory_segments"] = layer.memory_segments
+        moved = jax.tree.map(lambda leaf: leaf[rows_B], layer._replace(**dict.fromkeys(memory)))
+        return moved._replace(**memory)
 
     return tuple(map(pick, layers))

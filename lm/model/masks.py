@@ -13,6 +13,7 @@ class Mask(NamedTuple):
     is_causal: keys after the query are hidden.
     prefix: bool `(B, S)`, keys that all of their segment see, causal or not; or None.
     window: a query sees keys less than this many places away; None: all.
+    distance: int32 `(B, T, S)`, instead of places; None: it follows from them.
 
     For two records of two tokens, and for one of four with a window of 2, causal, allowed is:
         1 0 0 0     1 0 0 0
@@ -21,13 +22,14 @@ class Mask(NamedTuple):
         0 0 1 1     0 0 1 1
     """
 
-    query_places: Any
-    key_places: Any
+    query_places: Any = None
+    key_places: Any = None
     query_segments: Any = None
     key_segments: Any = None
     is_causal: bool = True
     prefix: Any = None
     window: Any = None
+    distance: Any = None
 
 
 def packed(segments_BT, is_causal: bool = True, prefix_BT=None) -> Mask:
@@ -56,8 +58,15 @@ def across(segments_BT, segments_BS) -> Mask:
     return Mask(places(segments_BT), places(segments_BS), segments_BT, segments_BS, is_causal=False)
 
 
+def apart(distance_BTS) -> Mask:
+    """Return the mask of queries that see keys at these distances; none at a negative one."""
+    return Mask(distance=distance_BTS)
+
+
 def distance(mask: Mask):
     """Return how far before its query each key is, `(B or 1, T, S)`; negative for keys after it."""
+    if mask.distance is not None:
+        return mask.distance
     return mask.query_places[:, :, None] - mask.key_places[:, None, :]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lm.config import defaults, parse_arg
-from lm.config.files import from_json, to_json
+from lm.config.files import as_tuples, from_json, to_json
 from lm.config.resolve import flatten, resolve
 from lm.config.schema import FIELDS
 
@@ -91,3 +91,30 @@ def test_help_lists_every_field_with_its_meaning():
     assert done.returncode == 0 and done.stderr == ""
     for name, field in FIELDS.items():
         assert f"--config.{name}=" in done.stdout and field.meaning in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("User:", "('User:',)"),
+        ("a, b", "('a, b',)"),
+        ("12", "('12',)"),
+        ("None", "('None',)"),
+        ("it's\n", '("it\'s\\n",)'),
+        ("a=b", "('a=b',)"),
+        ("(", "('(',)"),
+        ("('a', 'b')", "('a', 'b')"),
+        ("['a']", "['a']"),
+        ("'a'", "'a'"),
+        ("()", "()"),
+        ("1,2", "1,2"),
+    ],
+)
+def test_a_lone_text_is_one_of_a_tuple(written, read):
+    assert as_tuples([f"--sample.stop={written}"]) == [f"--sample.stop={read}"]
+    assert as_tuples([f"--config.train.mirrors={written}"]) == [f"--config.train.mirrors={read}"]
+
+
+def test_other_arguments_stay():
+    line = ["lm.generate", "--prompt=(a", "--sample.top_k=3", "--sample.nothing=3", "--sample.stop", "-x=1", "a=b"]
+    assert as_tuples(line) == line

@@ -24,6 +24,15 @@ TEMPLATE = "{% for message in messages %}{{ message.role[0] }}{{ message.content
 ROUND = ";abcdefg"
 
 
+HEAVY = ("orbax", "grain", "matplotlib", "tensorboardX", "optax", "jinja2", "gguf", "lm.data", "lm.train", "lm.report")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+    """Compile what the door needs once, in a folder that nothing else has."""
+    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("programs"))
+
+
 def call(place, *arguments, said=b""):
     """Run the door; return its exit status, standard output and error output."""
     line = [sys.executable, "-m", "lm.generate", f"--from={place}", *arguments]
@@ -87,6 +96,20 @@ def test_lines_are_answered_and_the_oldest_forgotten(small):
         "The conversation is longer than the model's context: from here on its oldest part is forgotten.",
         "This has N tokens, and the model's context has room for N: say it in fewer words.",
     ]
+
+
+def test_what_it_does_not_need_is_not_imported(place):
+    """All of it would stand between the person and the first token."""
+    program = f"""
+import sys
+from lm import command
+from lm.generate import chat, defaults, fill, generator, prompts
+from lm.weights.place import open_place
+generator.Generator(open_place({str(place)!r}))
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 class Terminal:
@@ -163,7 +186,7 @@ def test_a_mistake_is_one_sentence_before_a_model_is_opened(arguments, sentence)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--sample.min_new_tokens=300"], "min_new_tokens is 300: it must be at most sample.max_new_tokens (256"),
+        (["--sample.min_new_tokens=300"], "sample.min_new_tokens is 300: it must be at most sample.max_new_tokens"),
         (["--prompt=a", "--stream", "--sample.sequences=2"], "--stream is given, and there are 2 texts"),
     ],
 )

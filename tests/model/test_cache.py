@@ -95,3 +95,13 @@ def test_a_long_beginning_keeps_its_last_in_any_dtype(tiny, dtype):
         for row, length in enumerate((7, 5)):
             for place in range(length - 4, length):
                 np.testing.assert_allclose(found[row, place % 4], new[row, place], atol=0.02 if dtype == "int8" else 0)
+
+
+def test_picked_rows_take_what_was_read_and_leave_what_an_encoder_read(tiny):
+    section = tiny(model__layers=2).model
+    key, value = (np.arange(3.0)[:, None, None, None] + cache for cache in caches.empty(section, 3, 5)[0][:2])
+    layer = caches.Cache(key, value + 7, "keys", "values", "segments")
+    for moved in caches.picked((layer, layer), np.array([2, 0, 0])):
+        assert (moved.memory_key, moved.memory_value, moved.memory_segments) == ("keys", "values", "segments")
+        np.testing.assert_array_equal(moved.key[:, 0, 0, 0], [2, 0, 0])
+        np.testing.assert_array_equal(moved.value[:, 0, 0, 0], [9, 7, 7])
