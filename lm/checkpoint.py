@@ -125,6 +125,19 @@ def _read(folder: Path, context: tensorstore.Context, name: str, leaf: Any) -> j
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda part: store[part].read().result())
 
 
+def template(folder: Path, step: int, item: str) -> Any:
+    """Return the shapes and dtypes of an item's leaves, as they were saved: what `describe` said of them."""
+    tree: dict[str, Any] = {}
+    for path, words in meta(folder, step)["leaves"][item].items():
+        dtype, _, shape = words.partition("[")
+        *parts, last = path.split("/")
+        node = tree
+        for part in parts:
+            node = node.setdefault(part, {})
+        node[last] = jax.ShapeDtypeStruct(json.loads(f"[{shape}"), dtype)
+    return tree
+
+
 def describe(tree: Any) -> dict[str, str]:
     """Return path → `dtype[shape]` of every leaf."""
     words = (f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for leaf in jax.tree.leaves(tree))

@@ -1,9 +1,12 @@
 """Session-wide: 8 fake devices, and an array silently broadcast over a missing axis is an error."""
 
+import importlib.metadata
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know the flag and would stop at it
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"  # halves the time to compile once more
 
 import jax
 import jax.extend
@@ -12,6 +15,13 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile, which is most of the tests'
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory):
+    """Let the processes that tests start share what they compile, in a folder of this session and worker alone."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("programs"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +77,22 @@ def random_params():
 
 
 @pytest.fixture(scope="session")
+def greedy():
+    """Return a function: model, parameters, rows of ids, count → the likeliest tokens behind them, or of answers."""
+    from lm.generate import decode, prepare, samplers
+    from lm.generate.method import padded
+
+    def write(model, params, rows, count):
+        params, longest = prepare.ready(model.config, params), max(map(len, rows))
+        reading = decode.prefill(model, params, *padded(rows, longest), slots=longest + count)
+        begun, keys = np.asarray(reading.text.begun), jax.random.split(jax.random.key(0), len(rows))
+        written = decode.extend(model, params, reading, keys, samplers.Settings(), count).text.ids
+        return [ids[start : start + count] for ids, start in zip(np.asarray(written), begun, strict=True)]
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def equations():
     """Return a function: a program and its arguments → (equation, times it runs) of its jaxpr and those inside it."""
     is_jaxpr = lambda value: isinstance(value, jax.extend.core.ClosedJaxpr | jax.extend.core.Jaxpr)
@@ -94,7 +120,7 @@ def setting():
     class Letters:
         """A tokenizer of one letter an id, A being 1; of an end that says nothing."""
 
-        specials = special
+        specials, ends = special, frozenset({special.end})
 
         def encode(self, text):
             return np.array([ord(letter) - 64 for letter in text], np.int32)

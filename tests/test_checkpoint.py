@@ -146,6 +146,19 @@ def test_leaves_that_do_not_fit_are_named(saved):
         checkpoint.restore(saved / "6", "params", wanted)
 
 
+def test_the_template_of_what_was_saved_is_its_shapes(saved):
+    for name, tree in items(6).items():
+        found = checkpoint.template(saved, 6, name)
+        assert checkpoint.describe(found) == checkpoint.describe(tree)
+
+
+def test_folders_may_have_any_name(tmp_path):
+    folder = tmp_path / "a b%20é#?"
+    save(folder, {1: 0.5})
+    tree = items(1)["params"]
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.restore(folder / "1", "params", template(tree)), tree)
+
+
 def test_a_loss_measured_later_counts(saved, tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)

@@ -141,7 +141,11 @@ FIELDS = {
     "sample.cache_dtype": Field(
         "model",
         "how keys and values are held",
-        one_of(model="as the model computes", int8="whole numbers, a scale per head and position"),
+        one_of(
+            model="as the model computes",
+            float32="32 bits, which a CPU reads faster than 16",
+            int8="whole numbers, a scale per head and position",
+        ),
         FREE,
     ),
 }

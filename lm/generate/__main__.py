@@ -83,7 +83,8 @@ def main() -> None:
     section = defaults.section(bundle.config, bundle.tokenizer, given, say)
     from lm.generate.generator import Generator
 
-    generator = Generator(bundle, open_place(section.draft) if section.draft not in ("", "lookup") else None)
+    draft = open_place(section.draft) if section.draft not in ("", "lookup") else None
+    generator = Generator(bundle, draft, section.weight_dtype)
     if CHAT.value:
         from lm.generate.chat import talk
 

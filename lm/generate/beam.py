@@ -95,6 +95,7 @@ def _begun(ready: Ready, prompts: list[list[int]], section: Any) -> tuple[Search
         samplers.settings(section, ready.tokenizer),
         slots=rounded(int(max(heads)) + section.max_new_tokens, context),
         has_prefix=ready.has_prefix,
+        cache_dtype=ready.cache_dtype,
         beams=section.beams,
         kept=max(2, 1 + len(ready.tokenizer.ends)) * section.beams,
     )
@@ -108,18 +109,18 @@ def _heads(ready: Ready, prompts: list[list[int]]) -> list[int]:
     return [1 if ready.is_answering else len(prompt) for prompt in prompts]
 
 
-@partial(jax.jit, static_argnums=0, static_argnames=("slots", "has_prefix", "beams", "kept"))
-def begin(model, params, ids_PT, lengths_P, start, settings, *, slots, has_prefix, beams, kept) -> Search:
+@partial(jax.jit, static_argnums=0, static_argnames=("slots", "has_prefix", "beams", "kept", "cache_dtype"))
+def begin(model, params, ids_PT, lengths_P, start, settings, *, beams, kept, **how) -> Search:
     """Read prompts and find what may follow each: decode.prefill's arguments, beams a prompt, candidates that are kept.
 
     Each end takes up to as many candidates as there are beams, and there must be enough others.
     """
     count = len(lengths_P)
-    reading = decode.prefill(model, params, ids_PT, lengths_P, start, slots=slots, has_prefix=has_prefix, copies=beams)
+    reading = decode.prefill(model, params, ids_PT, lengths_P, start, copies=beams, **how)
     reading = _normalised(reading)
     alone_W = jnp.where(jnp.arange(beams) > 0, -jnp.inf, jnp.float32(0))  # since as yet all are the same
     sums_PW = jnp.broadcast_to(alone_W[None], (count, beams))
-    shape = (count, beams, slots)
+    shape = (count, beams, how["slots"])
     nothing = Ended(
         jnp.zeros(shape, jnp.int32),
         jnp.zeros(shape, jnp.float32),

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from lm.generate import samplers
 from lm.model import cache as caches
 from lm.model import rolling
+from lm.model.dense import times_rows
 from lm.model.transformer import Tokens
-from lm.objective.losses import log_softmax_parts, logits_of
+from lm.model.whole import Whole
+from lm.objective.losses import logits_of, parts_of
 
 
 class Reading(NamedTuple):
@@ -28,9 +30,6 @@ class Reading(NamedTuple):
     is_over: Any
 
 
-_SEVERAL = 8  # rows of logits that are made at once, since XLA:CPU is slow with fewer of 16 bits
-
-
 def look(model, params, ids_BT, positions_BT, cache, last_B=None, **more):
     """Return the cache, and the logits of the tokens that follow all of the ids, float32 `(B, T, V)`.
 
@@ -44,11 +43,12 @@ def look(model, params, ids_BT, positions_BT, cache, last_B=None, **more):
     out = model.apply({"params": params}, ids_BT, positions_BT, cache=cache, **more)
     hidden = out.hidden if last_B is None else jnp.take_along_axis(out.hidden, last_B[:, None, None], axis=1)[:, 0]
     shape = hidden.shape[:-1]
-    hidden_ND = hidden.reshape(-1, hidden.shape[-1])
-    count = len(hidden_ND)
-    hidden_ND = jnp.pad(hidden_ND, ((0, max(0, _SEVERAL - count) if hidden_ND.dtype.itemsize == 2 else 0), (0, 0)))
-    logits_NV, _ = log_softmax_parts(hidden_ND, out.unembed, logits, out.unembed_bias)
-    return out.cache, logits_NV[:count, : model.config.vocabulary].reshape(*shape, -1)
+    rows_VD = out.unembed if isinstance(out.unembed, Whole) else out.unembed.T
+    products_NV = times_rows(hidden.reshape(-1, hidden.shape[-1]), rows_VD)
+    if out.unembed_bias is not None:
+        products_NV = products_NV + out.unembed_bias.astype(jnp.float32)[None]
+    logits_NV, _ = parts_of(products_NV, logits)
+    return out.cache, logits_NV[:, : model.config.vocabulary].reshape(*shape, -1)
 
 
 def scored(logits, tokens):
@@ -56,9 +56,21 @@ def scored(logits, tokens):
     return jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
 
 
-@partial(jax.jit, static_argnums=0, static_argnames=("has_prefix", "slots", "copies", "ahead", "room"))
+@partial(jax.jit, static_argnums=0, static_argnames=("has_prefix", "slots", "copies", "ahead", "room", "cache_dtype"))
 def prefill(
-    model, params, ids_BT, lengths_B, start=0, *, slots, has_prefix=False, copies=1, ahead=1, room=0, sinks=None
+    model,
+    params,
+    ids_BT,
+    lengths_B,
+    start=0,
+    *,
+    slots,
+    has_prefix=False,
+    copies=1,
+    ahead=1,
+    room=0,
+    sinks=None,
+    cache_dtype="model",
 ) -> Reading:
     """Read prompts, padded on the right to one length, into a new cache of so many slots.
 
@@ -70,9 +82,10 @@ def prefill(
       ahead: most tokens that are read at once later.
       room: for the text, where that is not the cache's.
       sinks: of a cache that rolls (lm/model/rolling.py); None: it does not.
+      cache_dtype: as sample.cache_dtype.
     """
     rows, length = ids_BT.shape
-    cache = caches.empty(model.config, rows, slots, ahead, sinks)
+    cache = caches.empty(model.config, rows, slots, ahead, sinks, cache_dtype)
     positions_BT = jnp.broadcast_to(jnp.arange(length), ids_BT.shape)
     segments_BT = (positions_BT < lengths_B[:, None]).astype(jnp.int32)
     encoder = None
@@ -155,10 +168,14 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
     return jax.lax.while_loop(is_on, step, (0, reading))[1]
 
 
-@jax.jit
 def coming(reading: Reading, keys, settings: samplers.Settings):
     """Return the token that `extend` will draw next for each row: it can be shown while that is made ready."""
-    return _next(reading, keys, settings)
+    return _coming(reading, keys, settings, samplers.is_plain(settings))
+
+
+@partial(jax.jit, static_argnums=3)
+def _coming(reading: Reading, keys, settings, is_plain):
+    return _next(reading, keys, settings, is_plain)
 
 
 def is_done(reading: Reading):
@@ -166,10 +183,10 @@ def is_done(reading: Reading):
     return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
 
 
-def _next(reading: Reading, keys, settings):
+def _next(reading: Reading, keys, settings, is_plain=False):
     """Return the token that is drawn for each row."""
     keys = jax.vmap(jax.random.fold_in)(keys, reading.text.lengths - reading.text.begun)
-    return samplers.draw(keys, reading.logits, reading.text, settings)
+    return samplers.draw(keys, reading.logits, reading.text, settings, is_plain)
 
 
 def append(model, params, reading: Reading, tokens_B, settings) -> Reading:

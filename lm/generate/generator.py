@@ -42,15 +42,15 @@ class Completion(NamedTuple):
 class Generator:
     """A Bundle's model, ready to write many times."""
 
-    def __init__(self, bundle: Bundle, draft: Bundle | None = None):
-        """Take a model, and what guesses for it where sample.draft is a PLACE.
+    def __init__(self, bundle: Bundle, draft: Bundle | None = None, weight_dtype: str = "model"):
+        """Take a model, what guesses for it where sample.draft is a PLACE, and sample.weight_dtype.
 
         Raises:
           Refusal: it is none that continues text, or the draft's tokens are others.
         """
         self._is_marked = bundle.config.objective.name in ("span", "mixture")
-        self.ready = ready(bundle)
-        self._draft = draft and ready(draft)
+        self.ready = ready(bundle, weight_dtype)
+        self._draft = draft and ready(draft, weight_dtype)
         if self._draft:
             speculative.check(self.ready, self._draft)
 
@@ -68,12 +68,18 @@ class Generator:
           watch: receives (index, new text) as it appears.
 
         Raises:
-          Refusal: a prompt that leaves no room in the context.
+          Refusal: a prompt that leaves no room in the context, or weights that are held in another way.
         """
+        if section.weight_dtype != self.ready.weight_dtype:
+            raise Refusal(
+                f"sample.weight_dtype is {section.weight_dtype!r}: this Generator was made for "
+                f"{self.ready.weight_dtype!r}, so make another."
+            )
         rows = [self.ids(prompt, section.window) for prompt in prompts]
         known = [() if self.ready.is_answering else tuple(ids) for ids in rows for _ in range(section.sequences)]
         desk = _Desk(self.ready.tokenizer, known, tuple(section.stop), watch)
-        written = self._way(section)(self.ready, rows, section, desk.see)
+        ready = self.ready._replace(cache_dtype=section.cache_dtype)
+        written = self._way(section)(ready, rows, section, desk.see)
         return [desk.completed(index, one) for index, one in enumerate(written)]
 
     def _way(self, section: Any) -> Callable[..., list[Written]]:
@@ -83,7 +89,8 @@ class Generator:
         if section.draft not in ("", "lookup") and self._draft is None:
             raise Refusal(f"sample.draft is {section.draft!r}: it is a PLACE, and nobody opened it; give its Bundle.")
         if section.draft:
-            return partial(speculative.speculate, draft=None if section.draft == "lookup" else self._draft)
+            draft = self._draft and self._draft._replace(cache_dtype=section.cache_dtype)
+            return partial(speculative.speculate, draft=None if section.draft == "lookup" else draft)
         if section.regex or section.json_schema:
             return constrained
         return search if section.beams > 1 else sample
@@ -123,7 +130,7 @@ def generate(
       Refusal: the model is none that continues text, the draft's tokens are others, or a prompt leaves no room in its
         context.
     """
-    return Generator(bundle, draft)(prompts, section, watch)
+    return Generator(bundle, draft, section.weight_dtype)(prompts, section, watch)
 
 
 class _Desk:

@@ -17,12 +17,18 @@ See = Callable[[int, list[int]], bool]  # (number of a text, its tokens so far) 
 
 
 class Ready(NamedTuple):
-    """A model to write with. params: as prepare.ready gives them. has_prefix: it sees all of its prompt at once."""
+    """A model to write with.
+
+    params: as prepare.ready gives them. has_prefix: it sees all of its prompt at once. weight_dtype, cache_dtype: as
+    the sample section names them.
+    """
 
     model: Transformer
     params: Any
     tokenizer: Tokenizer
     has_prefix: bool
+    weight_dtype: str = "model"
+    cache_dtype: str = "model"
 
     @property
     def is_answering(self) -> bool:
@@ -42,8 +48,8 @@ class Written(NamedTuple):
     numbers: Mapping[str, float] = MappingProxyType({})
 
 
-def ready(bundle: Bundle) -> Ready:
-    """Return a Bundle's model, ready.
+def ready(bundle: Bundle, weight_dtype: str = "model") -> Ready:
+    """Return a Bundle's model, ready, its weights held as sample.weight_dtype says.
 
     Raises:
       Refusal: it is none that writes text.
@@ -56,7 +62,8 @@ def ready(bundle: Bundle) -> Ready:
         )
     if bundle.tokenizer is None:
         raise Refusal("the model has no tokenizer, so it reads no prompt: put its tokenizer.json beside its config.")
-    return Ready(bundle.model, prepare.ready(section, bundle.params), bundle.tokenizer, has_prefix(bundle.config))
+    params = prepare.ready(section, bundle.params, weight_dtype)
+    return Ready(bundle.model, params, bundle.tokenizer, has_prefix(bundle.config), weight_dtype)
 
 
 def padded(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:

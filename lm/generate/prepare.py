@@ -1,14 +1,17 @@
 """A model's parameters in; the same for reading token by token out: what is read in every step lies as it is read."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 
 from lm import trees
+from lm.model.whole import rounded
 
-# Path in a layer or beside them → axes of a kernel's inputs, after those the outputs; 0: only cast; None: as it is.
+# Path in a layer or beside them → axes of a kernel's inputs, after those the outputs; 0: an axis of experts leads, and
+# only whole numbers are turned; None: as it is.
 _INPUTS = (
     (r"router/", None),
     (r"experts/.*kernel$", 0),
@@ -19,7 +22,7 @@ _INPUTS = (
 )
 
 
-def ready(config: Any, params: Any) -> Any:
+def ready(config: Any, params: Any, weight_dtype: str = "model") -> Any:
     """Return the parameters with a decoder's layers as a tuple, and kernels as `rows` that lead with their outputs.
 
     A step reads all of them and computes little. Out of a stack every layer would first be copied, and a dtype other
@@ -28,13 +31,15 @@ def ready(config: Any, params: Any) -> Any:
     Args:
       config: config.model.
       params: of its Transformer; the encoder of an encoder–decoder stays as it is, since it reads once.
+      weight_dtype: "model", or "int8": kernels and the embedding are whole.Whole, with a scale for every output.
     """
     stack, dtype = params["decoder"], config.dtype
-    layers = tuple(_ready(_layer(stack["block"], number), dtype) for number in range(config.layers))
+    turned = partial(_ready, dtype=dtype, is_whole=weight_dtype == "int8")
+    layers = tuple(turned(_layer(stack["block"], number)) for number in range(config.layers))
     stacks = {"decoder": dict(stack) | {"block": layers}}
     if "encoder" in params:
         stacks["encoder"] = params["encoder"]
-    return _ready({name: part for name, part in params.items() if name not in stacks}, dtype) | stacks
+    return turned({name: part for name, part in params.items() if name not in stacks}) | stacks
 
 
 @jax.jit
@@ -42,18 +47,25 @@ def _layer(block: Any, number: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[number], block)
 
 
-@partial(jax.jit, static_argnums=1)
-def _ready(tree: Any, dtype: str) -> Any:
-    """Return the tree with its kernels turned, but for those of experts, and cast."""
-    return _walked(tree, dtype, "")
+@partial(jax.jit, static_argnames=("dtype", "is_whole"))
+def _ready(tree: Any, dtype: str, is_whole: bool) -> Any:
+    """Return the tree with its kernels turned and cast, or made whole numbers."""
+    return _walked(tree, "", lambda array: rounded(array) if is_whole else array.astype(dtype), is_whole)
 
 
-def _walked(tree: Any, dtype: str, path: str) -> Any:
-    if not isinstance(tree, dict):
-        return tree if trees.choose(path, _INPUTS) is None else tree.astype(dtype)
-    found = {name: _walked(part, dtype, f"{path}/{name}".lstrip("/")) for name, part in tree.items()}
-    inputs = trees.choose(f"{path}/kernel", _INPUTS)
-    if "kernel" in found and inputs:
-        kernel = found.pop("kernel")
-        found["rows"] = kernel.reshape(math.prod(kernel.shape[:inputs]), -1).T
+def _walked(tree: Any, path: str, held: Callable, is_whole: bool) -> Any:
+    found = {}
+    for name, part in tree.items():
+        place = f"{path}/{name}".lstrip("/")
+        inputs = trees.choose(place, _INPUTS)
+        if isinstance(part, dict):
+            found[name] = _walked(part, place, held, is_whole)
+        elif inputs is None:
+            found[name] = part
+        elif inputs:
+            found["rows"] = held(part.reshape(math.prod(part.shape[:inputs]), -1).T)
+        elif is_whole:
+            found["rows"] = held(part if part.ndim == 2 else part.swapaxes(1, 2))
+        else:
+            found[name] = held(part)
     return found

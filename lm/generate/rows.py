@@ -9,7 +9,7 @@ import numpy as np
 
 from lm.generate import decode, samplers
 from lm.generate.method import Ready
-from lm.generate.sampling import keys_of, read
+from lm.generate.sampling import cut, keys_of, read
 
 
 class Rows:
@@ -24,11 +24,10 @@ class Rows:
         self._ready, self._most = ready, section.max_new_tokens
         self._settings = samplers.settings(section, ready.tokenizer)
         self._keys = keys_of(section.seed, np.tile(np.arange(copies), len(prompts)))
-        self._prompts = [prompt for prompt in prompts for _ in range(copies)]
-        self.added: list[list[int]] = [[] for _ in self._prompts]
-        self.scores: list[list[float]] = [[] for _ in self._prompts]
-        self._begun = np.zeros(len(self._prompts), np.int32)  # where in prompt and text what is read begins
-        self.is_full = self._is_stale = np.zeros(len(self._prompts), bool)
+        self._rows = [[*prompt] for prompt in prompts for _ in range(copies)]  # as they are read
+        self.added: list[list[int]] = [[] for _ in self._rows]
+        self.scores: list[list[float]] = [[] for _ in self._rows]
+        self.is_full = self._is_stale = np.zeros(len(self._rows), bool)
         self._reading = read(ready, ready.model.config.context, prompts, self._most, copies)
         self._seen = jax.device_get(self._reading.text.lengths)
 
@@ -47,6 +46,7 @@ class Rows:
             start, room = self._seen[index], self._most - len(self.added[index])
             new = slice(start, min(lengths[index], start + room))
             self.added[index] += ids[index, new].tolist()
+            self._rows[index] += ids[index, new].tolist()
             self.scores[index] += logs[index, new].tolist()
         self._reading, self._seen, self.is_full = reading, lengths, lengths == ids.shape[1]
         self._is_stale = self._is_stale | is_over  # what is added to the others changes their next logits
@@ -54,23 +54,20 @@ class Rows:
     def take(self, numbers: Sequence[int]) -> None:
         """Let each row go on from what the row of the given number has, which is of the same prompt."""
         numbers = np.asarray(numbers, np.int32)
-        self.added = [[*self.added[number]] for number in numbers]
-        self.scores = [[*self.scores[number]] for number in numbers]
-        self._begun, self._seen = self._begun[numbers], self._seen[numbers]
-        self.is_full, self._is_stale = self.is_full[numbers], self._is_stale[numbers]
+        self._rows, self.added, self.scores = (
+            [[*lists[number]] for number in numbers] for lists in (self._rows, self.added, self.scores)
+        )
+        self._seen, self.is_full, self._is_stale = (of[numbers] for of in (self._seen, self.is_full, self._is_stale))
         self._reading = _taken(self._reading, numbers)
 
     def _read_anew(self) -> None:
         context = self._ready.model.config.context
-        texts = [prompt + new for prompt, new in zip(self._prompts, self.added, strict=True)]
-        lengths = np.asarray([len(text) for text in texts], np.int32)
-        self._begun = np.where(lengths - self._begun >= context, lengths - context // 2, self._begun)
-        self._seen = lengths - self._begun
-        texts = [text[begun:] for text, begun in zip(texts, self._begun, strict=True)]
-        reading = read(self._ready, context, texts, context)
+        self._rows = [cut(row, context) for row in self._rows]
+        self._seen = np.asarray([len(row) for row in self._rows], np.int32)
+        reading = read(self._ready, context, self._rows, context)
         begun = self._seen - np.asarray([len(new) for new in self.added], np.int32)
         self._reading = reading._replace(text=reading.text._replace(begun=begun))
-        self._is_stale = np.zeros(len(texts), bool)
+        self._is_stale = np.zeros(len(self._rows), bool)
 
 
 @partial(jax.jit, donate_argnames="reading")

@@ -51,7 +51,7 @@ _NUMBERS = {name: type(value) for name, value in Settings._field_defaults.items(
 # In this order: whether it is on, and what it does.
 _ADJUSTMENTS = (
     (
-        lambda s: jnp.any(s.phrases[:, -1] >= 0),
+        lambda s: (s.phrases[:, -1] >= 0).any(),
         lambda logits_BV, s, text: penalties.biased(logits_BV, text, s.phrases, s.biases),
     ),
     (
@@ -101,6 +101,11 @@ def greedy(tokenizer: Tokenizer) -> Settings:
     return Settings(ends=ends)
 
 
+def is_plain(settings: Settings) -> bool:
+    """Say whether settings of numbers change nothing but the temperature."""
+    return not any(is_on(settings) for is_on, *_ in (*_ADJUSTMENTS, *_CUTS))
+
+
 def temperature(logits_BV, value):
     """Divide by the temperature the distances to the likeliest: below 1 sharpens, above 1 flattens."""
     return (logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)) / value
@@ -132,16 +137,19 @@ def adjusted(logits_BV, text: Text, settings: Settings):
     return penalties.possible(logits_BV, before_BV, settings.ends)
 
 
-def warped(logits_BV, settings: Settings):
+def warped(logits_BV, settings: Settings, is_plain=False):
     """Return the logits that a token is drawn from at a temperature above 0; the likeliest's is 0."""
     logits_BV = temperature(logits_BV, jnp.where(settings.temperature > 0, settings.temperature, 1))
-    return _changed(_CUTS, logits_BV, settings)
+    return logits_BV if is_plain else _changed(_CUTS, logits_BV, settings)
 
 
-def draw(keys_B, logits_BV, text: Text, settings: Settings):
-    """Return a token id per row, int32 `(B,)`, each drawn by its row's key; at temperature 0 the likeliest."""
-    logits_BV = adjusted(logits_BV, text, settings)
-    drawn = lambda: jax.vmap(draw_one)(keys_B, warped(logits_BV, settings))
+def draw(keys_B, logits_BV, text: Text, settings: Settings, is_plain=False):
+    """Return a token id per row, int32 `(B,)`, each drawn by its row's key; at temperature 0 the likeliest.
+
+    Where it is said that all else is off, this is half the program.
+    """
+    logits_BV = logits_BV if is_plain else adjusted(logits_BV, text, settings)
+    drawn = lambda: jax.vmap(draw_one)(keys_B, warped(logits_BV, settings, is_plain))
     return jax.lax.cond(settings.temperature > 0, drawn, lambda: jnp.argmax(logits_BV, axis=-1)).astype(jnp.int32)
 
 

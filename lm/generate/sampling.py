@@ -126,4 +126,5 @@ def read(
         has_prefix=ready.has_prefix,
         copies=copies,
         ahead=ahead,
+        cache_dtype=ready.cache_dtype,
     )

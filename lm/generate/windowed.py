@@ -48,6 +48,7 @@ def read(ready: Ready, section: Any, rows: Sequence[Sequence[int]], count: int, 
         slots=window,
         room=rounded(longest + count, 1 << 30),
         sinks=np.int32(section.sinks),
+        cache_dtype=ready.cache_dtype,
     )
     size = min(_CHUNK, window // 2)
     for start in range(window, longest, size):

@@ -54,7 +54,7 @@ class Attention(nn.Module):
             query_BTHC, key_BTKC = turn(query_BTHC, positions_BT), turn(key_BTKC, positions_BT)
             if mask is None:
                 cache = caches.write(cache, key_BTKC, value_BTKC, positions_BT, is_rolling=window is not None)
-                key_BTKC, value_BTKC = caches.read(cache)
+                key_BTKC, value_BTKC = caches.read(cache, c.dtype)
                 mask = masks.cached(positions_BT, cache.slots, window)
             else:
                 if cache is not None:

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lm.model.whole import Whole, restored, rounded
+
 
 class Cache(NamedTuple):
     """What one layer of a decoder has read; a model's is a tuple of its layers'.
 
-    key, value: `(B, K, S, C)`, slot p mod S of a row holds position p.
+    key, value: `(B, K, S, C)`, slot p mod S of a row holds position p; an array, or a whole.Whole.
     memory_key, memory_value: of what an encoder read, `(B, S, K, C)`; None until a pass is given it.
     memory_segments: int32 `(B, S)`, 1 where it is text.
     sinks: int32 `(B,)`, how many of a text's first tokens stay in a cache that rolls (rolling.py), or None.
@@ -25,10 +27,12 @@ class Cache(NamedTuple):
     @property
     def slots(self) -> int:
         """S."""
-        return self.key.shape[2]
+        return jax.tree.leaves(self.key)[0].shape[2]
 
 
-def empty(config, rows: int, length: int, ahead: int | None = None, sinks=None) -> tuple[Cache, ...]:
+def empty(
+    config, rows: int, length: int, ahead: int | None = None, sinks=None, dtype: str = "model"
+) -> tuple[Cache, ...]:
     """Return the caches of all layers for `rows` sequences of at most `length` positions.
 
     Args:
@@ -36,12 +40,16 @@ def empty(config, rows: int, length: int, ahead: int | None = None, sinks=None) 
       ahead: most tokens that a pass adds to what was read; a layer with a window then keeps no more slots than that
         takes. None: as many as it likes.
       sinks: of caches that roll, which then have `length` slots in every layer; None: they do not.
+      dtype: of keys and values: as sample.cache_dtype names them.
     """
     windows = [0] * config.layers
     if config.windows and ahead is not None and sinks is None:
         windows = [config.windows[layer % len(config.windows)] for layer in range(config.layers)]
     slots = [min(length, window + ahead - 1) if window else length for window in windows]
-    zeros = lambda count: jnp.zeros((rows, config.kv_heads, count, config.head_width), config.dtype)
+    shape = lambda count: (rows, config.kv_heads, count, config.head_width)
+    zeros = lambda count: jnp.zeros(shape(count), config.dtype if dtype == "model" else dtype)
+    if dtype == "int8":
+        zeros = lambda count: Whole(jnp.zeros(shape(count), dtype), jnp.zeros(shape(count)[:-1], jnp.float32))
     sinks_B = None if sinks is None else jnp.full(rows, sinks, jnp.int32)
     return tuple(Cache(zeros(count), zeros(count), sinks=sinks_B) for count in slots)
 
@@ -49,18 +57,22 @@ def empty(config, rows: int, length: int, ahead: int | None = None, sinks=None) 
 def begin(layer: Cache, key_BTKC, value_BTKC, segments_BT) -> Cache:
     """Return one layer's cache with a first text of T tokens read, of which padding (segment 0) is at the end."""
     length, slots = key_BTKC.shape[1], layer.slots
-    put = lambda old, new_BTKC: _placed(old, new_BTKC.swapaxes(1, 2), segments_BT, length, slots)
-    return layer._replace(key=put(layer.key, key_BTKC), value=put(layer.value, value_BTKC))
+    put = lambda old, new: _placed(old, new.swapaxes(1, 2), segments_BT, length, slots)
+    return layer._replace(key=_each(put, layer.key, key_BTKC), value=_each(put, layer.value, value_BTKC))
 
 
-def _placed(old_BKSC, new_BKTC, segments_BT, length: int, slots: int):
+def _each(put, old, new_BTKC):
+    """Return what `put` makes of old slots and new keys or values; of a Whole, of its numbers and of its scales."""
+    return jax.tree.map(put, old, rounded(new_BTKC) if isinstance(old, Whole) else new_BTKC.astype(old.dtype))
+
+
+def _placed(old_BKS, new_BKT, segments_BT, length: int, slots: int):
     """Return the slots with the last positions of each row."""
-    new_BKTC = new_BKTC.astype(old_BKSC.dtype)
     if length <= slots:
-        return old_BKSC.at[:, :, :length].set(new_BKTC)
+        return old_BKS.at[:, :, :length].set(new_BKT)
     last_B1 = jnp.sum(segments_BT > 0, axis=1, keepdims=True) - 1
-    place_BS = last_B1 - (last_B1 - jnp.arange(slots)[None]) % slots
-    return jnp.take_along_axis(new_BKTC, jnp.maximum(place_BS, 0)[:, None, :, None], axis=2)
+    place_BS = jnp.maximum(last_B1 - (last_B1 - jnp.arange(slots)[None]) % slots, 0)
+    return jnp.take_along_axis(new_BKT, place_BS.reshape(-1, 1, slots, *[1] * (new_BKT.ndim - 3)), axis=2)
 
 
 def write(layer: Cache, key_BTKC, value_BTKC, positions_BT, is_rolling: bool) -> Cache:
@@ -75,12 +87,11 @@ def put(layer: Cache, key_BTKC, value_BTKC, slots_BT) -> Cache:
     """Return one layer's cache with keys and values in these slots; those beyond its end are dropped."""
     rows = jnp.arange(key_BTKC.shape[0])[:, None]
 
-    def placed(old_BKSC, new_BTKC):
-        bits = lambda array: _bits(array.astype(old_BKSC.dtype))
-        written = bits(old_BKSC).at[rows, :, slots_BT].set(bits(new_BTKC), mode="drop")
-        return jax.lax.bitcast_convert_type(written, old_BKSC.dtype)
+    def placed(old_BKS, new_BTK):
+        written = _bits(old_BKS).at[rows, :, slots_BT].set(_bits(new_BTK), mode="drop")
+        return jax.lax.bitcast_convert_type(written, old_BKS.dtype)
 
-    return layer._replace(key=placed(layer.key, key_BTKC), value=placed(layer.value, value_BTKC))
+    return layer._replace(key=_each(placed, layer.key, key_BTKC), value=_each(placed, layer.value, value_BTKC))
 
 
 def _bits(array):
@@ -88,9 +99,10 @@ def _bits(array):
     return jax.lax.bitcast_convert_type(array, jnp.uint16) if array.dtype == jnp.bfloat16 else array
 
 
-def read(layer: Cache):
-    """Return the keys and values of all slots, `(B, S, K, C)`."""
-    return layer.key.swapaxes(1, 2), layer.value.swapaxes(1, 2)
+def read(layer: Cache, dtype):
+    """Return the keys and values of all slots, `(B, S, K, C)`; dtype: of what are whole numbers in the cache."""
+    real = lambda held: restored(held, dtype) if isinstance(held, Whole) else held
+    return real(layer.key).swapaxes(1, 2), real(layer.value).swapaxes(1, 2)
 
 
 def picked(layers: tuple[Cache, ...], rows_B) -> tuple[Cache, ...]:

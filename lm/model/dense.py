@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lm.model import whole
 from lm.model.init import initializer
 
 
@@ -23,7 +24,8 @@ class Dense(nn.Module):
 
     def setup(self):
         dtype = jnp.dtype(self.config.parameter_dtype)
-        # Prepared for reading token by token (lm/generate/prepare.py): the kernel's outputs lead, `(outputs, inputs)`.
+        # Prepared for reading token by token (lm/generate/prepare.py): the kernel's outputs lead, `(outputs, inputs)`,
+        # an array or a whole.Whole.
         self.rows = self.get_variable("params", "rows") if self.has_variable("params", "rows") else None
         if self.rows is None:
             initial = initializer(self.config, self.role, math.prod(self.inputs))
@@ -77,11 +79,13 @@ _FEWEST = 8  # rows of a product of 16-bit numbers
 
 
 def times_rows(x_NI, rows_OI):
-    """Return x · rowsᵀ in float32, `(N, O)`.
+    """Return x · rowsᵀ in float32, `(N, O)`, of an array or a whole.Whole.
 
     XLA:CPU multiplies 16-bit numbers fast only where there are several rows and the product is float32: 8 cost less
     than one.
     """
+    if isinstance(rows_OI, whole.Whole):
+        return whole.times(x_NI, rows_OI)
     count = len(x_NI)
     if x_NI.dtype.itemsize == 2 and count < _FEWEST:
         x_NI = jnp.pad(x_NI, ((0, _FEWEST - count), (0, 0)))

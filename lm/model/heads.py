@@ -7,9 +7,11 @@ from lm.model.dense import Dense
 from lm.model.feedforward import ACTIVATIONS
 from lm.model.init import initializer
 from lm.model.norms import NORMS
+from lm.model.whole import Whole
 
 # Each is called with (hidden `(B, T, D)`, embedding `(V padded, D)`, train) and returns (hidden `(B, T, D)`,
-# unembed `(D, V padded)` or `(D, labels)`, bias or None): logits are hidden · unembed + bias.
+# unembed `(D, V padded)` or `(D, labels)`, bias or None): logits are hidden · unembed + bias. An embedding of whole
+# numbers, which is for generation alone, stays one, `(V padded, D)`.
 
 
 class Language(nn.Module):
@@ -35,7 +37,7 @@ class Masked(nn.Module):
         c = self.config
         hidden_BTD = ACTIVATIONS[c.activation](Dense(c, (c.width,), (c.width,), name="dense")(hidden_BTD))
         hidden_BTD = NORMS[c.norm](c, name="norm")(hidden_BTD)
-        return hidden_BTD, _unembed(self, table_VD), _bias(self, len(table_VD))
+        return hidden_BTD, _unembed(self, table_VD), _bias(self, _height(table_VD))
 
 
 class Classify(nn.Module):
@@ -60,13 +62,20 @@ class Nothing(nn.Module):
 
 
 def _unembed(head: nn.Module, table_VD):
-    return table_VD.T if head.config.tied else _kernel(head, len(table_VD))
+    if not head.config.tied:
+        return _kernel(head, _height(table_VD))
+    return table_VD if isinstance(table_VD, Whole) else table_VD.T
+
+
+def _height(table_VD) -> int:
+    return (table_VD.numbers if isinstance(table_VD, Whole) else table_VD).shape[0]
 
 
 def _kernel(head: nn.Module, outputs: int):
     c = head.config
     if head.has_variable("params", "rows"):  # as in lm/model/dense.py
-        return head.get_variable("params", "rows").T
+        rows = head.get_variable("params", "rows")
+        return rows if isinstance(rows, Whole) else rows.T
     initial = initializer(c, "in", c.width)
     return head.param("kernel", initial, (c.width, outputs), jnp.dtype(c.parameter_dtype)).astype(c.dtype)
 

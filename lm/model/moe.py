@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from lm.model.feedforward import ACTIVATIONS
 from lm.model.init import initializer
+from lm.model.whole import restored
 
 
 class Routing(NamedTuple):
@@ -65,7 +66,10 @@ class ExpertsDense(nn.Module):
         c = self.config
         dtype = jnp.dtype(c.parameter_dtype)
         initial = initializer(c, self.role, self.inputs)
-        kernel = self.param("kernel", initial, (c.experts, self.inputs, self.outputs), dtype).astype(c.dtype)
+        if self.has_variable("params", "rows"):  # as in lm/model/dense.py, a whole.Whole `(E, outputs, inputs)`
+            kernel = restored(self.get_variable("params", "rows"), c.dtype).swapaxes(1, 2)
+        else:
+            kernel = self.param("kernel", initial, (c.experts, self.inputs, self.outputs), dtype).astype(c.dtype)
         if not c.bias:
             return kernel, None
         return kernel, self.param("bias", nn.initializers.zeros, (c.experts, self.outputs), dtype).astype(c.dtype)

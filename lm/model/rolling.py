@@ -28,7 +28,7 @@ def follow(layer: caches.Cache, query_BTHC, key_BTKC, value_BTKC, numbers_BT, tu
     slots_BT = _slots(layer, numbers_BT)
     if numbers_BT.shape[1] == 1:
         layer = caches.put(layer, key_BTKC, value_BTKC, slots_BT)
-        key_BSKC, value_BSKC = caches.read(layer)
+        key_BSKC, value_BSKC = caches.read(layer, key_BTKC.dtype)
         distance_B1S = _distance(layer, numbers_BT, _held(layer, numbers_BT))
         place_B1 = jnp.minimum(numbers_BT, layer.slots - 1)
         key_BSKC = turn(key_BSKC, place_B1 - distance_B1S[:, 0])
@@ -36,7 +36,7 @@ def follow(layer: caches.Cache, query_BTHC, key_BTKC, value_BTKC, numbers_BT, tu
     first_B1 = numbers_BT[:, :1]
     numbers_BS = jnp.concatenate([_held(layer, first_B1 - 1), numbers_BT], axis=1)
     beside = lambda old_BSKC, new_BTKC: jnp.concatenate([old_BSKC, new_BTKC.astype(old_BSKC.dtype)], axis=1)
-    key_BSKC, value_BSKC = map(beside, caches.read(layer), (key_BTKC, value_BTKC))
+    key_BSKC, value_BSKC = map(beside, caches.read(layer, key_BTKC.dtype), (key_BTKC, value_BTKC))
     mask = masks.apart(_distance(layer, numbers_BT, numbers_BS))
     layer = caches.put(layer, key_BTKC, value_BTKC, slots_BT)
     is_sink_BS11 = (numbers_BS < layer.sinks[:, None])[:, :, None, None]

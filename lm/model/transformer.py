@@ -17,6 +17,7 @@ from lm.model.init import initializer
 from lm.model.norms import NORMS
 from lm.model.positions import ADDED, BIASES
 from lm.model.stack import Stack
+from lm.model.whole import restored
 
 
 class Tokens(NamedTuple):
@@ -30,6 +31,7 @@ class Tokens(NamedTuple):
 class Output(NamedTuple):
     """hidden: `(B, T, D)`, normalised. unembed: `(D, V padded)`; logits are their product. cache: as given, filled.
 
+    Of parameters prepared as whole numbers, unembed is a whole.Whole `(V padded, D)`.
     With model.head "classify" labels stand for V padded; with "none" there is no unembed.
     unembed_bias: `(V padded,)`, added to the logits, or None.
     routing: moe.Routing of every layer (of an encoder's first), or None without experts.
@@ -59,17 +61,25 @@ class Embed(nn.Module):
         c = self.config
         shape = (padded(c.vocabulary, c.vocabulary_multiple), c.width)
         initial = initializer(c, "embedding", c.width)
-        self.embedding = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
+        # Prepared for generation (lm/generate/prepare.py) the rows may be a whole.Whole.
+        self.rows = self.get_variable("params", "rows") if self.has_variable("params", "rows") else None
+        if self.rows is None:
+            self.embedding = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
 
     def __call__(self, inputs_BT):
         # Cast after the look-up, so that the gradient of a frequent id is summed in the parameters' dtype.
-        vectors_BTD = self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+        if self.rows is None:
+            vectors_BTD = self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
+        else:
+            vectors_BTD = restored(jax.tree.map(lambda leaf: leaf[inputs_BT], self.rows), self.config.dtype)
         if self.config.scaled_embedding:  # by √width in dtype, as Gemma rounds it
             vectors_BTD = vectors_BTD * jnp.asarray(self.config.width**0.5, self.config.dtype)
         return vectors_BTD
 
     def table(self):
         """Return the vectors, `(V padded, D)`."""
+        if self.rows is not None:
+            return self.rows
         return self.constrain(self.embedding, "embedding").astype(self.config.dtype)
 
 

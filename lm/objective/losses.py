@@ -142,7 +142,12 @@ def log_softmax_parts(hidden, unembed_DV, logits: Logits, bias_V=None):
     flat = jnp.matmul(hidden.reshape(-1, hidden.shape[-1]), unembed_DV, preferred_element_type=jnp.float32)
     if bias_V is not None:
         flat = flat + bias_V.astype(jnp.float32)[None]
-    values = flat.astype(logits.dtype).reshape(*hidden.shape[:-1], -1)
+    return parts_of(flat.reshape(*hidden.shape[:-1], -1), logits)
+
+
+def parts_of(products, logits: Logits):
+    """Return what log_softmax_parts does of hidden · unembed + bias, float32 `(…, V)`."""
+    values = products.astype(logits.dtype)
     if logits.soft_cap:
         values = logits.soft_cap * jnp.tanh(values / logits.soft_cap)
     if logits.vocabulary < values.shape[-1]:

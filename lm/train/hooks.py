@@ -15,6 +15,7 @@ from lm.metrics import Progress, Writer
 from lm.refusal import Refusal
 from lm.train.setup import Run
 from lm.train.state import State, evaluated
+from lm.weights.bundle import form
 
 _SAMPLE_HEADER = "──── step {} ────"
 
@@ -170,6 +171,7 @@ class Saving:
                 "loss": self._loss(number),
                 "skipped": int(state.skipped),
                 "fingerprint": self._run.store.fingerprint,
+                "form": form(self._run.config.model),
             }
             items = {"params": state.params, "opt_state": state.opt_state}
             averaged = evaluated(state)

@@ -1,6 +1,8 @@
 """The Bundle: a model to work with, as generation, evaluation and export receive it."""
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -8,6 +10,7 @@ import jax
 import ml_collections
 
 from lm import trees
+from lm.model import transformer
 from lm.model.transformer import Transformer, initial
 from lm.text.tokenizer import Tokenizer
 
@@ -29,6 +32,12 @@ class Bundle(NamedTuple):
 def shapes(model: Transformer) -> Any:
     """Return the parameters' shapes and dtypes."""
     return jax.eval_shape(lambda: initial(model, jax.random.key(0)))
+
+
+def form(section: Any) -> str:
+    """Return a digest of all that the parameters' shapes follow from: a resolved model section, the model's code."""
+    texts = [path.read_bytes() for path in sorted(Path(transformer.__file__).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join([repr(sorted(section.to_dict().items())).encode(), *texts])).hexdigest()
 
 
 def counted(section: Any) -> dict[str, tuple[int, ...]]:

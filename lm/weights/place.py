@@ -24,7 +24,7 @@ from lm.text import tokenizer
 from lm.weights import config as configs
 from lm.weights import folder as folders
 from lm.weights import gguf, layout
-from lm.weights.bundle import Bundle, shapes
+from lm.weights.bundle import Bundle, form, shapes
 from lm.weights.published import Published, Tensor, told
 
 GGUF = ".gguf"
@@ -243,9 +243,11 @@ def _open_workdir(place: str, say: _Say, dtype: str, sharding: _Sharding | None)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     where = sharding or (lambda path, leaf: here)
     placed = lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where(path, leaf))
-    template = trees.mapped(placed, shapes(Transformer(config.model)))
-    is_averaged = not is_raw and "averaged" in checkpoint.meta(checkpoints, step)["leaves"]
-    params = checkpoint.restore(checkpoints / str(step), "averaged" if is_averaged else "params", template)
+    saved = checkpoint.meta(checkpoints, step)
+    item = "averaged" if not is_raw and "averaged" in saved["leaves"] else "params"
+    is_known = saved.get("form") == form(config.model)  # else the model itself is asked, which takes a while
+    template = checkpoint.template(checkpoints, step, item) if is_known else shapes(Transformer(config.model))
+    params = checkpoint.restore(checkpoints / str(step), item, trees.mapped(placed, template))
     if dtype and dtype != config.model.parameter_dtype:
         config = _with(config, dtype)
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)

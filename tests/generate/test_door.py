@@ -16,10 +16,6 @@ import pytest
 from lm.weights.place import save_place
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "TERM": "dumb",
-}
 TEMPLATE = "{% for message in messages %}{{ message.role[0] }}{{ message.content }};{% endfor %}"
 ROUND = ";abcdefg"
 
@@ -27,16 +23,16 @@ ROUND = ";abcdefg"
 HEAVY = ("orbax", "grain", "matplotlib", "tensorboardX", "optax", "jinja2", "gguf", "lm.data", "lm.train", "lm.report")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Compile what the door needs once, in a folder that nothing else has."""
-    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("programs"))
+def environment():
+    """Return an environment of one device, quick to compile for, and of a terminal that knows nothing."""
+    names = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return names | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TERM": "dumb"}
 
 
 def call(place, *arguments, said=b""):
     """Run the door; return its exit status, standard output and error output."""
     line = [sys.executable, "-m", "lm.generate", f"--from={place}", *arguments]
-    done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, input=said, timeout=120)
+    done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, input=said, timeout=120)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
@@ -108,7 +104,7 @@ from lm.weights.place import open_place
 generator.Generator(open_place({str(place)!r}))
 print([name for name in {HEAVY} if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -122,7 +118,7 @@ class Terminal:
         # A session of its own, whose terminal this is: Ctrl-C reaches it, and nobody else.
         setup = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
         line = [sys.executable, "-c", setup + "os.execv(sys.argv[1], sys.argv[1:])", *line]
-        self.process = subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, **streams)
+        self.process = subprocess.Popen(line, cwd=ROOT, env=environment(), **streams)
         os.close(other)
 
     def write(self, text):

@@ -80,6 +80,16 @@ def test_a_prompt_that_fills_the_context_is_refused(bundle, sampling):
         generate(bundle, ["fine", "x" * context], sampling())
 
 
+def test_a_context_that_fills_is_cut_whatever_stands_beside_it(byte_bundle, sampling):
+    """Three prompts that fill it at different times, in the midst of chunks."""
+    bundle = byte_bundle(model__family="llama", model__context=51, model__layers=1)
+    prompts, section = ["Hello", "x" * 31, "y" * 40], sampling(temperature=1.0, max_new_tokens=67)
+    for prompt, completion in zip(prompts, generate(bundle, prompts, section), strict=True):
+        (alone,) = generate(bundle, [prompt], section)
+        assert completion.tokens == alone.tokens
+        np.testing.assert_allclose(completion.logprobs, alone.logprobs, atol=1e-4)
+
+
 def test_end_of_text_stops(bundle, sampling):
     """Whatever token comes sixth is made the end of text."""
     (free,) = generate(bundle, ["Hello"], sampling(max_new_tokens=20, temperature=1.0))

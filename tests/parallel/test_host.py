@@ -21,7 +21,7 @@ print(found.count("cache_hits"), found.count("cache_misses"))
 
 def run(home, **environment):
     """Compile a program in a process; return how often it was found, and how often not."""
-    names = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    names = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
     environment = {name: value for name, value in os.environ.items() if name not in names} | environment
     line = [sys.executable, "-W", "error", "-c", PROGRAM]
     done = subprocess.run(line, cwd=ROOT, env=environment | {"HOME": str(home)}, capture_output=True, text=True)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import transformers
 
-from lm.generate import decode, samplers
 from lm.weights.place import open_place, save_place
 
 ALL = models.MODELS | models.FORMS
@@ -24,13 +23,6 @@ def ours(bundle, ids, mask):
     return cap * np.tanh(logits / cap) if cap else logits
 
 
-def greedy(bundle, row):
-    """Return the NEW likeliest tokens behind a row."""
-    reading = decode.prefill(bundle.model, bundle.params, row[None], np.array([len(row)]))
-    settings = samplers.Settings(0.0, 0, 1.0)
-    return decode.extend(bundle.model, settings, models.NEW, bundle.params, reading, jax.random.key(0), 0)[1][0]
-
-
 def theirs(folder):
     """Return what Transformers makes of a folder, nothing missing and nothing left over."""
     auto = {"Causal": transformers.AutoModelForCausalLM, "Masked": transformers.AutoModelForMaskedLM}
@@ -43,7 +35,7 @@ def theirs(folder):
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ALL)
-def test_logits_and_tokens_agree_both_ways(name, tmp_path, agree):
+def test_logits_and_tokens_agree_both_ways(name, tmp_path, agree, greedy):
     model = models.make(ALL[name])
     model.save_pretrained(tmp_path / "theirs")
     ids, mask = models.batch()
@@ -56,7 +48,7 @@ def test_logits_and_tokens_agree_both_ways(name, tmp_path, agree):
     agree(name, models.logits(again, ids, mask)[mask], logits[mask])
     if model.can_generate():
         tokens = models.greedy(model, ids[0])
-        np.testing.assert_array_equal(greedy(bundle, ids[0]), tokens)
+        np.testing.assert_array_equal(greedy(bundle.model, bundle.params, ids[:1], models.NEW)[0], tokens)
         np.testing.assert_array_equal(models.greedy(again, ids[0]), tokens)
 
 

@@ -16,7 +16,6 @@ from tokenizers import decoders, pre_tokenizers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from lm.families.catalog import FAMILIES
-from lm.generate import decode, samplers
 from lm.model.transformer import Transformer
 from lm.text.published import made
 from lm.weights import folder, gguf, gguf_config
@@ -179,21 +178,17 @@ def test_likelihood_of_smollm(both):
     assert -3 < of_next(wanted).mean() < -1  # it is a language model
 
 
-def test_greedy_tokens_of_smollm(both):
+def test_greedy_tokens_of_smollm(both, greedy):
     bundle, model, _ = both
     prompts, new = ("The capital of France is", "def fibonacci(n):", "Once upon a time"), 24
     rows = list(bundle.tokenizer.encode_all(prompts))
-    lengths = np.array([len(row) for row in rows])
-    padded = np.stack([np.pad(row, (0, max(lengths) - len(row))) for row in rows])
     section = ml_collections.ConfigDict(bundle.config.model)
     section.context, section.unroll = 64, 1  # a cache of 8192 is a gigabyte; 30 layers are long compiled
     short = Transformer(ml_collections.FrozenConfigDict(section))
-    reading = decode.prefill(short, bundle.params, padded, lengths)
-    greedy = samplers.Settings(0.0, 0, 1.0)
-    found = decode.extend(short, greedy, new, bundle.params, reading, jax.random.key(0), 0)[1]
+    found = greedy(short, bundle.params, rows, new)
     options = {"max_new_tokens": new, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     options |= {"output_logits": True, "return_dict_in_generate": True}
-    for row, tokens in zip(rows, np.asarray(found), strict=True):
+    for row, tokens in zip(rows, found, strict=True):
         text = torch.tensor(row.astype(np.int64))[None]
         with torch.no_grad():
             out = model.generate(text, attention_mask=torch.ones_like(text), **options)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from lm.generate import decode, samplers
+from lm.model.transformer import Tokens
 from lm.weights.place import open_place, save_place
 
 ALL = models.STACKS | models.STACK_FORMS
@@ -36,7 +36,7 @@ def ours(bundle, model, ids, mask):
     positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
     segments = mask.astype(np.int32)
     if bundle.config.model.architecture == "encoder_decoder":
-        encoder = decode.Tokens(ids, positions, segments)
+        encoder = Tokens(ids, positions, segments)
         run = lambda params: bundle.model.apply(
             {"params": params}, ids[:, ::-1], positions, np.ones_like(segments), encoder=encoder
         )
@@ -62,16 +62,9 @@ def assert_same_kind(one, other):
         assert mine.shape == theirs.shape and np.ptp(theirs) > 1
 
 
-def greedy(bundle, row):
-    """Return the NEW likeliest tokens of the answer to a row."""
-    reading = decode.prefill(bundle.model, bundle.params, row[None], np.array([len(row)]))
-    settings = samplers.Settings(0.0, 0, 1.0)
-    return decode.extend(bundle.model, settings, models.NEW, bundle.params, reading, jax.random.key(0), 0)[1][0]
-
-
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ALL)
-def test_results_agree_both_ways(name, tmp_path, agree):
+def test_results_agree_both_ways(name, tmp_path, agree, greedy):
     model = models.make(ALL[name])
     model.save_pretrained(tmp_path / "theirs")
     ids, mask = models.batch()
@@ -91,5 +84,5 @@ def test_results_agree_both_ways(name, tmp_path, agree):
     if model.can_generate():
         for row in (ids[0], ids[1][:11]):
             tokens = models.greedy(model, row)
-            np.testing.assert_array_equal(greedy(bundle, row), tokens)
+            np.testing.assert_array_equal(greedy(bundle.model, bundle.params, [row], models.NEW)[0], tokens)
             np.testing.assert_array_equal(models.greedy(again, row), tokens)

@@ -28,7 +28,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """Return a folder with a text, and with the stores and compiled programs that all runs here share."""
+    """Return a folder with a text, and with the stores that all runs here share."""
     folder = tmp_path_factory.mktemp("corpus")
     draw = random.Random(3)
     words = ["".join(draw.choices("abcdefghij", k=draw.randint(2, 6))) for _ in range(60)]
@@ -46,23 +46,22 @@ def command(corpus, folder, *, module="lm.train", **overrides):
     return line + [f"--config.{name}={value}" for name, value in values.items()]
 
 
-def environment(corpus):
-    """Return an environment with one device and the shared cache of compiled programs."""
-    names = {"JAX_COMPILATION_CACHE_DIR": str(corpus / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | names
+def environment():
+    """Return an environment with one device."""
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
 def train(corpus, folder, **overrides):
     """Run to the end; return the finished process."""
     line = command(corpus, folder, **overrides)
-    return subprocess.run(line, env=environment(corpus), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def start(corpus, folder, until, **overrides):
     """Start a run and return its process once a checkpoint of step `until` or later is safe."""
     line = command(corpus, folder, **overrides)
     with open(corpus / "log.txt", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(line, env=environment(corpus), cwd=ROOT, stderr=log)
+        process = subprocess.Popen(line, env=environment(), cwd=ROOT, stderr=log)
     limit = time.monotonic() + 200
     while not any(step >= until for step in checkpoint.steps(folder / workdir.CHECKPOINTS)):
         assert process.poll() is None and time.monotonic() < limit, (corpus / "log.txt").read_text()
@@ -317,7 +316,7 @@ def test_a_profile_is_written(corpus):
 def test_generate_speaks_only_the_text(corpus, straight):
     def generate(*flags):
         line = [sys.executable, "-m", "lm.generate", f"--from={straight}", "--sample.max_new_tokens=30", *flags]
-        return subprocess.run(line, env=environment(corpus), cwd=ROOT, capture_output=True, text=True, timeout=120)
+        return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     done = generate("--prompt=ab")
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from lm.refusal import Refusal
 from lm.train import hooks
 from lm.train import state as states
 from lm.train.setup import parameter_names, setup
+from lm.weights import place as places
 from lm.weights.bundle import counted
 from lm.weights.place import open_place
 
@@ -43,7 +44,7 @@ def _same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def test_a_run_with_everything_on(settled, tmp_path):
+def test_a_run_with_everything_on(settled, tmp_path, monkeypatch):
     """Four steps: micro-batches 1, 1, 1 and 2; then what is logged, saved, opened and restored."""
     measured = {"train__batch_warmup_steps": 3, "train__ema": 0.8, "train__group_norms": ("kernel$",)}
     run = settled(tmp_path, **measured, model__experts=3, model__experts_per_token=1)
@@ -72,8 +73,14 @@ def test_a_run_with_everything_on(settled, tmp_path):
     assert _same(run.restore(4), state) and run.restore(4).ema is not None
     workdir.write(tmp_path / workdir.CONFIG, to_json(run.config))
     run.store.tokenizer.save(tmp_path / workdir.TOKENIZER)
-    for place, wanted in (("", state.ema), ("@4", state.ema), (":raw", state.params), ("@4:raw", state.params)):
-        assert _same(open_place(f"{tmp_path}{place}").params, wanted), place
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "shapes", pytest.fail)  # the checkpoint knows them, of this config and this code
+        for place, wanted in (("", state.ema), ("@4", state.ema), (":raw", state.params), ("@4:raw", state.params)):
+            assert _same(open_place(f"{tmp_path}{place}").params, wanted), place
+    other = to_json(run.config).replace('"model.feedforward_width": 40', '"model.feedforward_width": 48')
+    workdir.write(tmp_path / workdir.CONFIG, other)
+    with pytest.raises(Refusal, match=r"does not fit: decoder/block.*saved float32\[.*40.*, wanted float32\[.*48"):
+        open_place(str(tmp_path))
     assert _same(run.bundle(state).params, state.ema)
 
 
@@ -102,11 +109,13 @@ def test_held_out_spans_are_measured_beside_the_most_frequent_target(settled, tm
 
 
 def test_schedule_free_saves_what_is_to_be_evaluated(tiny, tmp_path):
-    optimizer = build.optimizer(tiny(optimizer__name="schedule_free").optimizer, lambda step: 0.1)
+    config = tiny(optimizer__name="schedule_free")
+    optimizer = build.optimizer(config.optimizer, lambda step: 0.1)
     state = states.create({"head": {"kernel": jnp.ones((3, 2))}}, optimizer)
     state = state._replace(params={"head": {"kernel": jnp.full((3, 2), 1.9)}})  # y = 0.1 z + 0.9 x of z = 1: x = 2
     saver = checkpoint.Saver(tmp_path, 1, 0, lambda words: None)
-    run, log = SimpleNamespace(store=SimpleNamespace(fingerprint="")), SimpleNamespace(paused=contextlib.nullcontext)
+    run = SimpleNamespace(store=SimpleNamespace(fingerprint=""), config=config)
+    log = SimpleNamespace(paused=contextlib.nullcontext)
     hooks.Saving(saver, run, log, SimpleNamespace(sync=lambda: None), lambda number: None)(1, state)
     saver.close()
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

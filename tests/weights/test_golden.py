@@ -5,12 +5,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from lm import trees
-from lm.generate import decode, samplers
 from lm.model.transformer import Tokens
 from lm.weights.place import describe, open_place, save_place
 
 
-def test_folders_give_their_logits_and_tokens_and_are_written_exactly(family, tmp_path):
+def test_folders_give_their_logits_and_tokens_and_are_written_exactly(family, tmp_path, greedy):
     bundle = open_place(str(family.write(tmp_path / "theirs")))
     ids, mask, logits = (family.results[name] for name in ("ids", "mask", "logits"))
     positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
@@ -29,11 +28,9 @@ def test_folders_give_their_logits_and_tokens_and_are_written_exactly(family, tm
 
     if "greedy" in family.results:
         prompt = ids[:1, mask[0]]
-        reading = decode.prefill(bundle.model, bundle.params, prompt, np.array([prompt.shape[1]], np.int32))
         count = len(family.results["greedy"])
-        settings = samplers.Settings(0.0, 0, 1.0)
-        _, tokens, _ = decode.extend(bundle.model, settings, count, bundle.params, reading, jax.random.key(0), 0)
-        np.testing.assert_array_equal(tokens[0], family.results["greedy"])
+        (tokens,) = greedy(bundle.model, bundle.params, list(prompt), count)
+        np.testing.assert_array_equal(tokens, family.results["greedy"])
 
     save_place(bundle, str(tmp_path / "ours"))
     written = load_file(tmp_path / "ours" / "model.safetensors")
