@@ -258,7 +258,8 @@ def test_every_program_gives_the_same(tiny, random_params, random_batch):
     (loss, gradients), (other_loss, other_gradients) = results
     np.testing.assert_allclose(loss, other_loss, rtol=1e-5)
     for leaf, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(other_gradients), strict=True):
-        np.testing.assert_allclose(leaf, other, atol=1e-5 * float(np.abs(leaf).max()) + 1e-7)
+        # the gradient of the keys' biases is 0 but for rounding: a softmax does not see them
+        np.testing.assert_allclose(leaf, other, atol=1e-5 * float(np.abs(leaf).max()) + 3e-6)
 
 
 def test_only_an_encoder_decoder_has_two_stacks(tiny):
