@@ -257,8 +257,12 @@ def test_every_program_gives_the_same(tiny, random_params, random_batch):
     assert programs[1].count("stablehlo.dot_general") < programs[2].count("stablehlo.dot_general")
     (loss, gradients), (other_loss, other_gradients) = results
     np.testing.assert_allclose(loss, other_loss, rtol=1e-5)
-    for leaf, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(other_gradients), strict=True):
-        np.testing.assert_allclose(leaf, other, atol=1e-5 * float(np.abs(leaf).max()) + 1e-7)
+    leaves = jax.tree.leaves(gradients)
+    largest = max(float(np.abs(leaf).max()) for leaf in leaves)
+    for path, leaf, other in zip(trees.paths(gradients), leaves, jax.tree.leaves(other_gradients), strict=True):
+        # the gradient of the keys' biases is 0 but for rounding: a softmax does not see them
+        floor = 1e-6 * largest if path.endswith("key/bias") else 1e-7
+        np.testing.assert_allclose(leaf, other, atol=1e-5 * float(np.abs(leaf).max()) + floor, err_msg=path)
 
 
 def test_only_an_encoder_decoder_has_two_stacks(tiny):
