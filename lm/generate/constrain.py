@@ -93,7 +93,7 @@ def _drawn(reading: decode.Reading, keys, settings, allowed_BW):
     """Return a token per row that is allowed; where nothing that is allowed is left, an end."""
     allowed_BV = jnp.unpackbits(allowed_BW, axis=1, count=reading.logits.shape[1], bitorder="little")
     logits_BV = jnp.where(allowed_BV > 0, reading.logits, -jnp.inf)
-    return decode.coming(reading._replace(logits=logits_BV), keys, settings)
+    return decode.drawn(reading._replace(logits=logits_BV), keys, settings)
 
 
 _append = jax.jit(decode.append, static_argnums=0, donate_argnames="reading")

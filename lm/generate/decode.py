@@ -162,7 +162,7 @@ def extend(model, params, reading: Reading, keys, settings: samplers.Settings, c
 
     def step(carry):
         number, reading = carry
-        tokens_B = _next(reading, keys, settings)
+        tokens_B = drawn(reading, keys, settings)
         return number + 1, append(model, params, reading, tokens_B, settings)
 
     return jax.lax.while_loop(is_on, step, (0, reading))[1]
@@ -175,7 +175,7 @@ def coming(reading: Reading, keys, settings: samplers.Settings):
 
 @partial(jax.jit, static_argnums=3)
 def _coming(reading: Reading, keys, settings, is_plain):
-    return _next(reading, keys, settings, is_plain)
+    return drawn(reading, keys, settings, is_plain)
 
 
 def is_done(reading: Reading):
@@ -183,7 +183,7 @@ def is_done(reading: Reading):
     return reading.is_over | (reading.text.lengths >= reading.text.ids.shape[1])
 
 
-def _next(reading: Reading, keys, settings, is_plain=False):
+def drawn(reading: Reading, keys, settings, is_plain=False):
     """Return the token that is drawn for each row."""
     keys = jax.vmap(jax.random.fold_in)(keys, reading.text.lengths - reading.text.begun)
     return samplers.draw(keys, reading.logits, reading.text, settings, is_plain)

@@ -86,9 +86,7 @@ def test_wiring(tiny, random_params, wiring, options):
     def attention(x):
         values = tables[0] if section.value_embeddings else None
         layer = Attention(section, einsum)
-        return np.asarray(
-            layer.apply({"params": params["attention"]}, x, positions, mask._replace(window=3), None, None, values)[0]
-        )
+        return np.asarray(layer.apply({"params": params["attention"]}, x, positions, mask, None, None, values, 3)[0])
 
     feedforward = lambda x: np.asarray(FeedForward(section).apply({"params": params["feedforward"]}, x))
     scalars = {"residual_scale", "embedded_scale"} if section.residual_scalars else set()
