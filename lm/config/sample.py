@@ -58,7 +58,7 @@ FIELDS = {
     "sample.banned": Field(
         (), "texts whose tokens are not written in a row, after a space or not", SOME_TEXTS, FREE, element=str
     ),
-    "sample.min_new_tokens": Field(0, "tokens before the text may end", at_least(0), FREE),
+    "sample.min_new_tokens": Field(0, "tokens before an end may be drawn", at_least(0), FREE),
     "sample.max_new_tokens": Field(256, "most tokens to add", at_least(1), FREE),
     "sample.stop": Field(
         (), "texts that end the text where they stand, and are left out", SOME_TEXTS, FREE, element=str
@@ -135,12 +135,12 @@ FIELDS = {
     "sample.weight_dtype": Field(
         "model",
         "how weights are held",
-        one_of(model="as the model computes", int8="whole numbers, a scale per output"),
+        one_of(model="as the model computes", int8="whole numbers, a scale per output; not those of experts"),
         FREE,
     ),
     "sample.cache_dtype": Field(
         "model",
-        "how keys and values are held",
+        "how keys and values of what a decoder reads are held",
         one_of(
             model="as the model computes",
             float32="32 bits, which a CPU reads faster than 16",
@@ -188,9 +188,9 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(f"{' and '.join(chosen)} are set: each is a way of its own, so leave all but one.")
     for name in chosen if value("window") else ():
         raise Refusal(f"sample.window is {value('window')}: it goes with plain sampling, not with {name}.")
-    if value("window") and value("sinks") > value("window") // 2:
+    if value("window") and 2 * value("sinks") >= value("window"):
         raise Refusal(
-            f"sample.sinks is {value('sinks')}: it must be at most half of sample.window ({value('window')})."
+            f"sample.sinks is {value('sinks')}: it must be less than half of sample.window ({value('window')})."
         )
     try:
         translated(value("regex"))

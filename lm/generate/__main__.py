@@ -77,6 +77,8 @@ def main() -> None:
     if architecture != "decoder" and "" in prompts:
         what = "gap to fill" if architecture == "encoder" else "text to answer"
         raise Refusal(f"the prompt is empty: an {architecture} needs one, since there is no {what} without it.")
+    if architecture == "encoder" and (unread := [flag.name for flag in (CHAT, STREAM) if flag.value] + sorted(given)):
+        raise Refusal(f"--{unread[0]} is given, and the model is an encoder, which fills gaps: leave it out.")
     if architecture == "encoder":
         return _fill(bundle, prompts)
     say = lambda words: print(words, file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import ml_collections
 
 from lm.generate.generator import Generator
+from lm.refusal import Refusal
 from lm.text import chat
 from lm.text.chat import Message
 
@@ -54,14 +55,19 @@ def converse(
             say(HELP if said == "/help" else f"There is no {said}: {HELP}")
         elif said:
             messages = [*history, Message("user", said)]
-            kept, ids = fitted(messages, room, ids_of)
+            try:
+                kept, ids = fitted(messages, room, ids_of)
+            except Refusal as refusal:  # of the template, of this message
+                say(str(refusal))
+                continue
             if len(ids) > room:
                 say(f"This has {len(ids)} tokens, and the model's context has room for {room}: say it in fewer words.")
                 continue
             if len(kept) < len(messages) and not has_told:
                 say("The conversation is longer than the model's context: from here on its oldest part is forgotten.")
                 has_told = True
-            history = [*kept, Message("assistant", answer(ids))]
+            if answered := answer(ids):  # not stopped before there was any
+                history = [*kept, Message("assistant", answered)]
 
 
 def fitted(
@@ -101,6 +107,7 @@ def talk(generator: Generator, section: Any, system: str) -> None:
         return shown(lambda watch: generator([ids], _with(section, **fields), watch), sys.stdout)
 
     ids_of = lambda messages: chat.ids(tokenizer, template, messages)
+    ids_of([Message("user", "?")])  # so that a template that is of no use is refused at once
     say = lambda words: print(words, file=sys.stderr, flush=True)
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     converse(typed(sys.stdin), answer, ids_of, context - longest, say, system)

@@ -63,6 +63,7 @@ def prefill(
     ids_BT,
     lengths_B,
     start=0,
+    begun=None,
     *,
     slots,
     has_prefix=False,
@@ -78,6 +79,7 @@ def prefill(
     that has learned with a prefix sees all of its prompt at once.
 
     Args:
+      begun: int32 `(B,)`, places at which the prompts end and what was added to them begins; None: all is prompt.
       copies: rows that go on from each prompt, side by side.
       ahead: most tokens that are read at once later.
       room: for the text, where that is not the cache's.
@@ -103,10 +105,10 @@ def prefill(
         lengths_B - 1,
         segments_BT=segments_BT,
         encoder=encoder,
-        prefix_BT=segments_BT > 0 if has_prefix else None,
+        prefix_BT=positions_BT < (lengths_B if begun is None else begun)[:, None] if has_prefix else None,
     )
     written_BS = jnp.zeros((rows, room or slots), jnp.int32).at[:, : ids_BT.shape[1]].set(ids_BT * segments_BT)
-    text = samplers.Text(written_BS, lengths_B, lengths_B)
+    text = samplers.Text(written_BS, lengths_B if begun is None else begun, lengths_B)
     reading = Reading(cache, text, jnp.zeros(written_BS.shape, jnp.float32), logits_BV, jnp.zeros(rows, bool))
     return repeated(reading, copies)
 

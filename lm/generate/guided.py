@@ -10,7 +10,7 @@ from lm.generate import divergence
 from lm.generate.method import Ready, See, Written, said
 from lm.generate.reward import load
 from lm.generate.rows import Rows
-from lm.generate.sampling import ending, sample
+from lm.generate.sampling import ending, sample, stopped
 
 _CHUNK = 8  # tokens added between two looks for a stop string
 
@@ -84,12 +84,14 @@ def _grow(ready: Ready, rows: Rows, reasons: list[str], until: int, section: Any
     while grown := [row for row, why in enumerate(reasons) if not why and len(rows.added[row]) < until]:
         is_over = np.ones(len(reasons), bool)
         is_over[grown] = False
+        known = [len(tokens) for tokens in rows.added]
         rows.add(min(_CHUNK, *(until - len(rows.added[row]) for row in grown)), is_over)
         for row in grown:
             tokens = rows.added[row]
-            is_stopped = bool(section.stop) and tell(row, tokens)[1]
             is_last = len(tokens) >= section.max_new_tokens or (ready.is_answering and rows.is_full[row])
-            reasons[row] = ending(tokens, ready.tokenizer.ends, is_stopped, is_last)
+            stop = stopped(lambda some, row=row: tell(row, some)[1], tokens, known[row]) if section.stop else None
+            rows.added[row], rows.scores[row] = tokens[:stop], rows.scores[row][:stop]
+            reasons[row] = ending(rows.added[row], ready.tokenizer.ends, stop is not None, is_last)
 
 
 def _teller(ready: Ready, prompts: list[list[int]], copies: int, stops: tuple[str, ...]) -> Tell:

@@ -1,7 +1,7 @@
 """A model's parameters in; the same for reading token by token out: what is read in every step lies as it is read."""
 
 import math
-from collections.abc import Callable
+import re
 from functools import partial
 from typing import Any
 
@@ -10,11 +10,11 @@ import jax
 from lm import trees
 from lm.model.whole import rounded
 
-# Path in a layer or beside them → axes of a kernel's inputs, after those the outputs; 0: an axis of experts leads, and
-# only whole numbers are turned; None: as it is.
+# Path in a layer or beside them → axes of a kernel's inputs, after those the outputs; 0: a table; None: as it is, but
+# for experts' kernels, which are cast: whole numbers would be made real of all experts, of which a token takes few.
 _INPUTS = (
     (r"router/", None),
-    (r"experts/.*kernel$", 0),
+    (r"experts/.*kernel$", None),
     (r"attention/out/kernel$", 2),
     (r"kernel$", 1),
     (r"^embed/embedding$", 0),
@@ -31,7 +31,8 @@ def ready(config: Any, params: Any, weight_dtype: str = "model") -> Any:
     Args:
       config: config.model.
       params: of its Transformer; the encoder of an encoder–decoder stays as it is, since it reads once.
-      weight_dtype: "model", or "int8": kernels and the embedding are whole.Whole, with a scale for every output.
+      weight_dtype: "model", or "int8": kernels and the embedding are whole.Whole, with a scale for every output; not
+        those of experts.
     """
     stack, dtype = params["decoder"], config.dtype
     turned = partial(_ready, dtype=dtype, is_whole=weight_dtype == "int8")
@@ -50,22 +51,21 @@ def _layer(block: Any, number: Any) -> Any:
 @partial(jax.jit, static_argnames=("dtype", "is_whole"))
 def _ready(tree: Any, dtype: str, is_whole: bool) -> Any:
     """Return the tree with its kernels turned and cast, or made whole numbers."""
-    return _walked(tree, "", lambda array: rounded(array) if is_whole else array.astype(dtype), is_whole)
+    return _walked(tree, "", dtype, is_whole)
 
 
-def _walked(tree: Any, path: str, held: Callable, is_whole: bool) -> Any:
+def _walked(tree: Any, path: str, dtype: str, is_whole: bool) -> Any:
+    held = rounded if is_whole else lambda array: array.astype(dtype)
     found = {}
     for name, part in tree.items():
         place = f"{path}/{name}".lstrip("/")
         inputs = trees.choose(place, _INPUTS)
         if isinstance(part, dict):
-            found[name] = _walked(part, place, held, is_whole)
+            found[name] = _walked(part, place, dtype, is_whole)
         elif inputs is None:
-            found[name] = part
+            found[name] = part.astype(dtype) if re.search(r"experts/.*kernel$", place) else part
         elif inputs:
             found["rows"] = held(part.reshape(math.prod(part.shape[:inputs]), -1).T)
-        elif is_whole:
-            found["rows"] = held(part if part.ndim == 2 else part.swapaxes(1, 2))
         else:
-            found[name] = held(part)
+            found["rows" if is_whole else name] = held(part)
     return found

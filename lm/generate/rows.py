@@ -64,9 +64,8 @@ class Rows:
         context = self._ready.model.config.context
         self._rows = [cut(row, context) for row in self._rows]
         self._seen = np.asarray([len(row) for row in self._rows], np.int32)
-        reading = read(self._ready, context, self._rows, context)
         begun = self._seen - np.asarray([len(new) for new in self.added], np.int32)
-        self._reading = reading._replace(text=reading.text._replace(begun=begun))
+        self._reading = read(self._ready, context, self._rows, context, begun=begun)
         self._is_stale = np.zeros(len(self._rows), bool)
 
 

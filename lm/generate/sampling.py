@@ -22,7 +22,7 @@ def sample(ready: Ready, prompts: list[list[int]], section: Any, see: See) -> li
     windowed.check(ready, section)
     extend = partial(decode.extend, ready.model, ready.params)
     begin = partial(read, ready, section.window or ready.model.config.context)
-    if windowed.rolls(ready, max(map(len, prompts)), section):
+    if windowed.rolls(ready, section):
         begin = partial(windowed.read, ready, section)
     elif section.window:
         prompts = [cut(prompt, section.window, section.sinks) for prompt in prompts]
@@ -44,7 +44,8 @@ def write(
     sinks too, read anew; what a decoder with an encoder says ends there.
 
     Args:
-      read: (rows of ids, tokens to come, copies) → a decode.Reading, or what else has its text, scores and is_over.
+      read: (rows of ids, tokens to come, copies, and where they are read anew the places at which what was added
+        begins) → a decode.Reading, or what else has its text, scores and is_over.
       extend: (that, keys of the rows, samplers.Settings, count) → that with some `count` tokens more in every row.
       coming: (that, keys of the rows, samplers.Settings) → each row's next token, where it is known before.
     """
@@ -67,21 +68,22 @@ def write(
         elif reading is None:
             rows = [cut(row, context, sinks) for row in rows]
             seen = np.asarray([len(row) for row in rows], np.int32)
-            reading = read(rows, context, 1)
             begun = seen - np.asarray([len(new) for new in added], np.int32)
-            reading = reading._replace(text=reading.text._replace(begun=begun))
+            reading = read(rows, context, 1, begun)
         reading = reading._replace(is_over=np.asarray([bool(reason) for reason in reasons]))
         left = section.max_new_tokens - min(len(new) for new, reason in zip(added, reasons, strict=True) if not reason)
         reading = extend(reading, keys, settings, min(_CHUNK, left))
         ids, lengths, logs = jax.device_get((reading.text.ids, reading.text.lengths, reading.scores))
         for index in [index for index, reason in enumerate(reasons) if not reason]:
             new = slice(seen[index], min(lengths[index], seen[index] + section.max_new_tokens - len(added[index])))
-            added[index] += ids[index, new].tolist()
-            rows[index] += ids[index, new].tolist()
-            scores[index] += logs[index, new].tolist()
-            is_last = len(added[index]) >= section.max_new_tokens
+            text = added[index] + ids[index, new].tolist()
+            until = stopped(partial(see, index), text, len(added[index]))
+            scores[index] = (scores[index] + logs[index, new].tolist())[:until]
+            rows[index] += text[len(added[index]) : until]
+            added[index] = text[:until]
+            is_last = len(text) >= section.max_new_tokens
             is_last |= ready.is_answering and lengths[index] == ids.shape[1]
-            reasons[index] = ending(added[index], ends, see(index, added[index]), is_last)
+            reasons[index] = ending(added[index], ends, until is not None, is_last)
         seen = lengths
         if any(length == ids.shape[1] and not reason for length, reason in zip(lengths, reasons, strict=True)):
             reading = None
@@ -96,9 +98,19 @@ def keys_of(seed, numbers):
 
 def ending(tokens: list[int], ends: frozenset[int], is_stopped: bool, is_last: bool) -> str:
     """Return why a text ends with its last token; nothing where it goes on."""
-    if tokens[-1] in ends:
-        return "stop"
-    return "stop_string" if is_stopped else "length" if is_last else ""
+    if is_stopped:
+        return "stop_string"
+    return "stop" if tokens[-1] in ends else "length" if is_last else ""
+
+
+def stopped(see: Callable[[list[int]], bool], tokens: list[int], known: int) -> int | None:
+    """Return how many of a text's tokens there are where a stop string is whole; None where there is none.
+
+    see: says of tokens whether they have one; known: so many have none.
+    """
+    if not see(tokens):
+        return None
+    return next(count for count in range(known + 1, len(tokens) + 1) if see(tokens[:count]))
 
 
 def cut(ids: list[int], context: int, sinks: int = 0) -> list[int]:
@@ -107,12 +119,19 @@ def cut(ids: list[int], context: int, sinks: int = 0) -> list[int]:
 
 
 def read(
-    ready: Ready, context: int, rows: list[list[int]], count: int, copies: int = 1, ahead: int = 1
+    ready: Ready,
+    context: int,
+    rows: list[list[int]],
+    count: int,
+    copies: int = 1,
+    begun: np.ndarray | None = None,
+    ahead: int = 1,
 ) -> decode.Reading:
     """Return the reading of prompts with room for `count` tokens, or as many as the context holds.
 
     Args:
       copies: rows that go on from each prompt.
+      begun: int32 `(B,)`, where in each row begins what was added, which may be before it; None: behind them.
       ahead: most tokens that a pass adds to what was read; where there is room, so many stand beyond the count.
     """
     longest = max(map(len, rows))
@@ -124,6 +143,7 @@ def read(
         ready.tokenizer.specials.start,
         slots=slots,
         has_prefix=ready.has_prefix,
+        begun=begun,
         copies=copies,
         ahead=ahead,
         cache_dtype=ready.cache_dtype,

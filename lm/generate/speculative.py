@@ -45,10 +45,10 @@ def speculate(
     context = ready.model.config.context
     counts: list[Any] = [np.zeros((2, len(prompts) * section.sequences), np.int32)]
 
-    def read(rows: list[list[int]], count: int, copies: int) -> Reading:
-        first = sampling.read(ready, context, rows, count, copies, ahead)
+    def read(rows: list[list[int]], count: int, copies: int, begun: Any = None) -> Reading:
+        first = sampling.read(ready, context, rows, count, copies, begun, ahead)
         if draft is not None:
-            beside = sampling.read(draft, context, rows, count, copies, ahead).cache
+            beside = sampling.read(draft, context, rows, count, copies, begun, ahead).cache
         else:
             sources = rows if ready.is_answering else [[] for _ in rows]
             ids, lengths = padded(sources, rounded(max(map(len, sources)), context))

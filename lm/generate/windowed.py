@@ -26,32 +26,32 @@ def check(ready: Ready, section: Any) -> None:
         raise Refusal(f"sample.window is {window}: it must be at most the model's context ({config.context}).")
 
 
-def rolls(ready: Ready, longest: int, section: Any) -> bool:
-    """Say whether a prompt of so many tokens is read in a cache that rolls: where what it becomes is too long for the
-    window, and tokens can change their places after they were read, as positions that are added to them cannot.
+def rolls(ready: Ready, section: Any) -> bool:
+    """Say whether texts are read in a cache that rolls: with a window, where tokens can change their places after they
+    were read, as positions that are added to them cannot.
     """
-    is_long = longest + section.max_new_tokens > section.window
-    return bool(section.window) and is_long and ready.model.config.positions not in ADDED
+    return bool(section.window) and ready.model.config.positions not in ADDED
 
 
 def read(ready: Ready, section: Any, rows: Sequence[Sequence[int]], count: int, copies: int) -> decode.Reading:
     """Return the reading of prompts of any length, in a cache of `section.window` tokens, with room for `count` more.
 
-    As much as the cache holds is read at once, the rest in chunks of one length, so that few programs are compiled.
+    A first part is read at once, the rest in chunks of one length, so that few programs are compiled, and none that
+    holds the scores of all tokens beside all.
     """
     window = section.window
-    longest = max(map(len, rows))
+    longest, first = max(map(len, rows)), min(window, _CHUNK)
     reading = decode.prefill(
         ready.model,
         ready.params,
-        *padded([row[:window] for row in rows], rounded(min(longest, window), window)),
+        *padded([row[:first] for row in rows], rounded(min(longest, first), first)),
         slots=window,
         room=rounded(longest + count, 1 << 30),
         sinks=np.int32(section.sinks),
         cache_dtype=ready.cache_dtype,
     )
     size = min(_CHUNK, window // 2)
-    for start in range(window, longest, size):
+    for start in range(first, longest, size):
         chunk = padded([row[start : start + size] for row in rows], size)
         reading = decode.read_on(ready.model, ready.params, reading, *chunk)
     return decode.repeated(reading, copies)

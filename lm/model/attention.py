@@ -50,6 +50,9 @@ class Attention(nn.Module):
             )
             mask = mask._replace(window=window)
         else:
+            is_rolling = cache is not None and cache.sinks is not None
+            if is_rolling:  # keys are kept as they are before they are turned
+                key_BTKC = caches.held(cache, key_BTKC)
             plain_BTKC = key_BTKC
             query_BTHC, key_BTKC = turn(query_BTHC, positions_BT), turn(key_BTKC, positions_BT)
             if mask is None:
@@ -57,9 +60,11 @@ class Attention(nn.Module):
                 key_BTKC, value_BTKC = caches.read(cache, c.dtype)
                 mask = masks.cached(positions_BT, cache.slots, window)
             else:
-                if cache is not None:
-                    kept_BTKC = key_BTKC if cache.sinks is None else plain_BTKC
+                if cache is not None:  # whose numbers are seen from the first, so that reading anew changes nothing
+                    kept_BTKC = plain_BTKC if is_rolling else key_BTKC
                     cache = caches.begin(cache, kept_BTKC, value_BTKC, mask.query_segments)
+                    key_BTKC = key_BTKC if is_rolling else caches.held(cache, key_BTKC)
+                    value_BTKC = caches.held(cache, value_BTKC)
                 mask = mask._replace(window=window)
         cap, scale = c.attention_soft_cap, c.attention_scale
         mixed_BTHC = self.attend(query_BTHC, key_BTKC, value_BTKC, mask, c.softmax_dtype, bias, cap, scale)

@@ -105,6 +105,11 @@ def read(layer: Cache, dtype):
     return real(layer.key).swapaxes(1, 2), real(layer.value).swapaxes(1, 2)
 
 
+def held(layer: Cache, array):
+    """Return keys or values as a cache of whole numbers gives them back."""
+    return restored(rounded(array), array.dtype) if isinstance(layer.key, Whole) else array
+
+
 def picked(layers: tuple[Cache, ...], rows_B) -> tuple[Cache, ...]:
     """Return the caches with each row in place of another, for which an encoder read the same: that stays."""
 

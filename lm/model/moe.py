@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from lm.model.feedforward import ACTIVATIONS
 from lm.model.init import initializer
-from lm.model.whole import restored
 
 
 class Routing(NamedTuple):
@@ -66,10 +65,7 @@ class ExpertsDense(nn.Module):
         c = self.config
         dtype = jnp.dtype(c.parameter_dtype)
         initial = initializer(c, self.role, self.inputs)
-        if self.has_variable("params", "rows"):  # as in lm/model/dense.py, a whole.Whole `(E, outputs, inputs)`
-            kernel = restored(self.get_variable("params", "rows"), c.dtype).swapaxes(1, 2)
-        else:
-            kernel = self.param("kernel", initial, (c.experts, self.inputs, self.outputs), dtype).astype(c.dtype)
+        kernel = self.param("kernel", initial, (c.experts, self.inputs, self.outputs), dtype).astype(c.dtype)
         if not c.bias:
             return kernel, None
         return kernel, self.param("bias", nn.initializers.zeros, (c.experts, self.outputs), dtype).astype(c.dtype)
