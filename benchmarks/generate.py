@@ -91,11 +91,11 @@ def _ours(dtype: str, rows: int) -> dict:
         save_place(_random(dtype)._replace(tokenizer=None), _PLACE.value)
         return {}
     bundle = open_place(_PLACE.value)._replace(tokenizer=tokenizer)
-    assert bundle.config.model.dtype == dtype
     section = defaults("sample")
     section.update({"temperature": 0.0, "max_new_tokens": NEW.value, "min_new_tokens": NEW.value})
+    section.weight_dtype = "model" if dtype == "float32" else dtype
     section = ml_collections.FrozenConfigDict(section)
-    generator = Generator(bundle)
+    generator = Generator(bundle, weight_dtype=section.weight_dtype)
     prompts = _prompts(rows, bundle.config.model.vocabulary)
     seconds, tokens = [], []
     for _ in range(4):

@@ -135,7 +135,11 @@ FIELDS = {
     "sample.weight_dtype": Field(
         "model",
         "how weights are held",
-        one_of(model="as the model computes", int8="whole numbers, a scale per output; not those of experts"),
+        one_of(
+            model="as the model computes",
+            bfloat16="16 bits, in which the model then computes too",
+            int8="whole numbers, a scale per output; not those of experts",
+        ),
         FREE,
     ),
     "sample.cache_dtype": Field(

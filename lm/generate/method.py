@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import ml_collections
 import numpy as np
 
 from lm.config.objective import has_prefix
@@ -62,8 +63,10 @@ def ready(bundle: Bundle, weight_dtype: str = "model") -> Ready:
         )
     if bundle.tokenizer is None:
         raise Refusal("the model has no tokenizer, so it reads no prompt: put its tokenizer.json beside its config.")
+    if weight_dtype == "bfloat16":
+        section = ml_collections.FrozenConfigDict(section.to_dict() | {"dtype": weight_dtype})
     params = prepare.ready(section, bundle.params, weight_dtype)
-    return Ready(bundle.model, params, bundle.tokenizer, has_prefix(bundle.config), weight_dtype)
+    return Ready(bundle.model.clone(config=section), params, bundle.tokenizer, has_prefix(bundle.config), weight_dtype)
 
 
 def padded(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -31,8 +31,8 @@ def ready(config: Any, params: Any, weight_dtype: str = "model") -> Any:
     Args:
       config: config.model.
       params: of its Transformer; the encoder of an encoder–decoder stays as it is, since it reads once.
-      weight_dtype: "model", or "int8": kernels and the embedding are whole.Whole, with a scale for every output; not
-        those of experts.
+      weight_dtype: as sample.weight_dtype; with "int8" kernels and the embedding, but not those of experts, are
+        whole.Whole, with a scale for every output.
     """
     stack, dtype = params["decoder"], config.dtype
     turned = partial(_ready, dtype=dtype, is_whole=weight_dtype == "int8")
