@@ -135,6 +135,8 @@ def read(
       ahead: most tokens that a pass adds to what was read; where there is room, so many stand beyond the count.
     """
     longest = max(map(len, rows))
+    if begun is None and not ready.is_answering:
+        begun = np.asarray([len(row) for row in rows], np.int32)
     slots = rounded((1 if ready.is_answering else longest) + count + ahead - 1, context)
     return decode.prefill(
         ready.model,

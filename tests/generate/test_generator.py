@@ -128,10 +128,11 @@ def test_sequences_differ_and_seeds_repeat(bundle, sampling):
     assert len({tuple(completion.tokens) for completion in once + other}) == 12
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gemma3"])
-def test_prompts_side_by_side_are_prompts_alone(byte_bundle, sampling, family):
+@pytest.mark.parametrize("fields", [{"family": "gpt2"}, {"family": "gemma3"}, {"family": "llama", "prefix": True}])
+def test_prompts_side_by_side_are_prompts_alone(byte_bundle, sampling, fields):
     """Drawn ones too: what a text becomes depends on no other; past the context, with ends at different times."""
-    bundle = byte_bundle(model__family=family, model__tied=False)
+    objective = {"objective__name": "prefix"} if fields.get("prefix") else {}
+    bundle = byte_bundle(model__family=fields["family"], model__tied=False, **objective)
     section = sampling(temperature=1.3, sequences=2, max_new_tokens=30)
     together = generate(bundle, PROMPTS, section)
     alone = [completion for prompt in PROMPTS for completion in generate(bundle, [prompt], section)]
@@ -148,7 +149,9 @@ def test_a_stop_string_ends_the_text(parrot, sampling, stop):
     whole = "abcdef" * 4
     places = [whole.find(one) for one in stop if one in whole]
     assert completion.text == whole[: min(places)] == "".join(seen)
-    assert completion.finish_reason == "stop_string" and len(completion.tokens) < 24
+    assert completion.finish_reason == "stop_string" and len(completion.logprobs) == len(completion.tokens)
+    written = bytes(completion.tokens).decode()  # the tokens end with what stopped them
+    assert written == whole[: len(written)] and written.endswith(stop) and written[:-1].find(stop[0]) < 0
 
 
 def test_a_stop_string_that_does_not_come(parrot, sampling):
