@@ -28,20 +28,20 @@ ROUNDS = flags.DEFINE_integer("rounds", 3, "processes of each, in turns", lower_
 PROMPT = flags.DEFINE_integer("prompt", 32, "tokens of a prompt")
 NEW = flags.DEFINE_integer("new", 128, "new tokens")
 BESIDE = flags.DEFINE_bool("beside", True, "run Transformers too")
-_PART = flags.DEFINE_string("part", "", "what this process does: ours or theirs; empty: all")
+_PART = flags.DEFINE_string("part", "", "what this process does: ours, theirs or bandwidth; empty: all")
 _PLACE = flags.DEFINE_string("place", "", "folder of the model, of a part")
 
 
 def main(_) -> None:
     """Run the parts in turns, print a line for each dtype and number of rows."""
     if _PART.value:
-        print(json.dumps({"ours": _ours, "theirs": _theirs}[_PART.value](DTYPES.value[0], int(ROWS.value[0]))))
+        parts = {"ours": _ours, "theirs": _theirs, "bandwidth": _bandwidth}
+        print(json.dumps(parts[_PART.value](DTYPES.value[0], int(ROWS.value[0]))))
         return
-    import jax
-
-    where = jax.devices()[0]
-    bandwidth = _host_bandwidth() if where.platform == "cpu" else _device_bandwidth()
-    print(f"{where.device_kind}: reads {bandwidth:.1f} GB/s; {FAMILY.value} {SIZE.value}")
+    line = [sys.executable, __file__, "--part=bandwidth"]
+    machine = json.loads(subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+    bandwidth = machine["speed"]
+    print(f"{machine['name']}: reads {bandwidth:.1f} GB/s; {FAMILY.value} {SIZE.value}")
     for dtype in DTYPES.value:
         with tempfile.TemporaryDirectory() as folder:
             place = str(Path(folder) / "model")
@@ -154,6 +154,14 @@ def _theirs(dtype: str, rows: int) -> dict:
         tokens = done[:, PROMPT.value :].tolist()
         seconds.append(time.perf_counter() - begun)
     return {"speed": rows * NEW.value / min(seconds[1:]), "tokens": tokens}
+
+
+def _bandwidth(dtype: str, rows: int) -> dict:
+    """Return the machine's name and its GB/s, in a process of its own, since an accelerator is one process's."""
+    import jax
+
+    where = jax.devices()[0]
+    return {"name": where.device_kind, "speed": _host_bandwidth() if where.platform == "cpu" else _device_bandwidth()}
 
 
 def _host_bandwidth() -> float:
