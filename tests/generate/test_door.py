@@ -116,8 +116,10 @@ class Terminal:
         self.number, other = pty.openpty()
         line = [sys.executable, "-m", "lm.generate", *arguments]
         streams = {"stdin": other, "stdout": other, "stderr": other}
-        # A session of its own, whose terminal this is: Ctrl-C reaches it, and nobody else.
-        setup = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        # A session of its own, whose terminal this is: Ctrl-C reaches it, and nobody else; where tests run in the
+        # background it would be ignored.
+        setup = "import fcntl, os, signal, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        setup += "signal.signal(signal.SIGINT, signal.SIG_DFL); "
         line = [sys.executable, "-c", setup + "os.execv(sys.argv[1], sys.argv[1:])", *line]
         self.process = subprocess.Popen(line, cwd=ROOT, env=environment(), **streams)
         os.close(other)

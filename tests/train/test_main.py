@@ -330,7 +330,10 @@ def test_generate_speaks_only_the_text(corpus, straight):
     for flags, words in (
         (["--sample.temperature=-1"], "sample.temperature is -1.0: it must be at least 0"),
         (["--sample.top_p=1.5"], "sample.top_p is 1.5"),
-        (["--prompt=" + "ab" * 40], "the prompt has 80 tokens: it must have fewer than the model's context (17)"),
+        (
+            ["--prompt=" + "ab" * 40],
+            "the prompt has 80 tokens: it must have at most 16, since the model's context is 17",
+        ),
         (["--from=/nowhere"], "is not a PLACE"),
         ([f"--from={straight}@7"], "has no checkpoint of step 7"),
         (["--sample.topp=1"], "did you mean 'sample.top_p'?"),
