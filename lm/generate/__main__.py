@@ -114,7 +114,9 @@ def _given() -> dict[str, Any]:
 
 
 def _single(section: Any) -> Any:
-    """Return the section of a conversation, in which there is one answer."""
+    """Return the section of a conversation: one answer, and a history that is cut to the context."""
+    if section.window:
+        raise Refusal(f"sample.window is {section.window}: a --chat forgets its oldest exchanges instead; set it to 0.")
     if section.sequences > 1:
         raise Refusal(f"sample.sequences is {section.sequences}: in a --chat it must be 1.")
     return section

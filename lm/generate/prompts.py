@@ -25,12 +25,12 @@ def read(prompt: str | None, file: str | None, stream: BinaryIO | None) -> list[
     if prompt is not None and file is not None:
         raise Refusal("--prompt and --prompt_file are both given: leave out one.")
     if file is not None:
-        path = Path(file)
-        if not path.is_file():
-            raise Refusal(f"--prompt_file is {file!r}: {'it is a folder' if path.is_dir() else 'there is none'}.")
-        with open(path, "rb") as opened:
-            text = _text(opened, f"--prompt_file {file!r}")
-        return _many(text, file) if path.suffix == MANY else [_ended(text)]
+        try:
+            with open(file, "rb") as opened:  # a pipe, too
+                text = _text(opened, f"--prompt_file {file!r}")
+        except OSError as error:
+            raise Refusal(f"--prompt_file {file!r} cannot be read ({error.strerror}).") from None
+        return _many(text, file) if Path(file).suffix == MANY else [_ended(text)]
     if stream is not None and (prompt == STREAM or (prompt is None and not stream.isatty())):
         return [_ended(_text(stream, "what stdin holds"))]
     return ["" if prompt in (None, STREAM) else prompt]

@@ -168,7 +168,11 @@ def test_ctrl_c_stops_an_answer_and_then_the_conversation(place):
         (["--chat", "--sample.sequences=2"], "sample.sequences is 2: in a --chat it must be 1."),
         (["--system=a"], "--system is given, which only --chat reads: put what it says into the prompt."),
         (["--prompt=a", "--prompt_file=b"], "--prompt and --prompt_file are both given: leave out one."),
-        (["--prompt_file=none.txt"], "--prompt_file is 'none.txt': there is none."),
+        (["--prompt_file=none.txt"], "--prompt_file 'none.txt' cannot be read (No such file or directory)."),
+        (
+            ["--chat", "--sample.window=8"],
+            "sample.window is 8: a --chat forgets its oldest exchanges instead; set it to 0.",
+        ),
         (["--sample.temperature=-1"], "sample.temperature is -1.0: it must be at least 0."),
         (["--sample.temperature=nan"], "sample.temperature is nan: it must be at least 0."),
         (["--sample.top_p=1.5"], "sample.top_p is 1.5: it must be above 0 and at most 1."),

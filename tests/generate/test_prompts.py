@@ -51,8 +51,8 @@ def test_a_file_holds_a_prompt_or_many(tmp_path, name, data, wanted):
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("a.txt", None, "there is none."),
-        (".", None, "it is a folder."),
+        ("a.txt", None, "No such file or directory"),
+        (".", None, "Is a directory"),
         ("a.txt", b"caf\xe9", "is no UTF-8 (byte 3)."),
         ("a.txt", b"a" * (prompts.LARGEST + 1), "has more than 16,777,216 bytes: no prompt is as long."),
         ("a.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2 of"),
