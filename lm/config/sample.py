@@ -146,8 +146,7 @@ FIELDS = {
         "model",
         "how keys and values of what a decoder reads are held",
         one_of(
-            model="as the model computes",
-            float32="32 bits, which a CPU reads faster than 16",
+            model="as the model computes; on a CPU, which reads 32 bits faster than 16, in float32",
             int8="whole numbers, a scale per head and position",
         ),
         FREE,

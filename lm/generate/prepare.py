@@ -67,5 +67,5 @@ def _walked(tree: Any, path: str, dtype: str, is_whole: bool) -> Any:
         elif inputs:
             found["rows"] = held(part.reshape(math.prod(part.shape[:inputs]), -1).T)
         else:
-            found["rows" if is_whole else name] = held(part)
+            found["rows"] = held(part)
     return found

@@ -40,14 +40,15 @@ def empty(
       ahead: most tokens that a pass adds to what was read; a layer with a window then keeps no more slots than that
         takes. None: as many as it likes.
       sinks: of caches that roll, which then have `length` slots in every layer; None: they do not.
-      dtype: of keys and values: as sample.cache_dtype names them.
+      dtype: of keys and values, as sample.cache_dtype names them.
     """
     windows = [0] * config.layers
     if config.windows and ahead is not None and sinks is None:
         windows = [config.windows[layer % len(config.windows)] for layer in range(config.layers)]
     slots = [min(length, window + ahead - 1) if window else length for window in windows]
     shape = lambda count: (rows, config.kv_heads, count, config.head_width)
-    zeros = lambda count: jnp.zeros(shape(count), config.dtype if dtype == "model" else dtype)
+    kept = "float32" if jax.default_backend() == "cpu" else config.dtype  # of 16 bits it would make 32 in every step
+    zeros = lambda count: jnp.zeros(shape(count), kept)
     if dtype == "int8":
         zeros = lambda count: Whole(jnp.zeros(shape(count), dtype), jnp.zeros(shape(count)[:-1], jnp.float32))
     sinks_B = None if sinks is None else jnp.full(rows, sinks, jnp.int32)
@@ -85,18 +86,11 @@ def write(layer: Cache, key_BTKC, value_BTKC, positions_BT, is_rolling: bool) ->
 
 def put(layer: Cache, key_BTKC, value_BTKC, slots_BT) -> Cache:
     """Return one layer's cache with keys and values in these slots; those beyond its end are dropped."""
+    if slots_BT.size == 1:  # which XLA would write into a copy of the cache; the same slot twice it writes in place
+        key_BTKC, value_BTKC, slots_BT = (jnp.repeat(array, 2, axis=1) for array in (key_BTKC, value_BTKC, slots_BT))
     rows = jnp.arange(key_BTKC.shape[0])[:, None]
-
-    def placed(old_BKS, new_BTK):
-        written = _bits(old_BKS).at[rows, :, slots_BT].set(_bits(new_BTK), mode="drop")
-        return jax.lax.bitcast_convert_type(written, old_BKS.dtype)
-
+    placed = lambda old_BKS, new_BTK: old_BKS.at[rows, :, slots_BT].set(new_BTK, mode="drop")
     return layer._replace(key=_each(placed, layer.key, key_BTKC), value=_each(placed, layer.value, value_BTKC))
-
-
-def _bits(array):
-    """Return 16-bit numbers as whole ones: XLA:CPU would turn all of a cache into float32 and back to write a slot."""
-    return jax.lax.bitcast_convert_type(array, jnp.uint16) if array.dtype == jnp.bfloat16 else array
 
 
 def read(layer: Cache, dtype):

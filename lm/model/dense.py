@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lm.model import whole
 from lm.model.init import initializer
+from lm.model.product import by_rows
 
 
 class Dense(nn.Module):
@@ -75,19 +76,6 @@ def _by_rows(x_NI, layer: Dense):
     return out_NO if bias is None else out_NO + bias[None]
 
 
-_FEWEST = 8  # rows of a product of 16-bit numbers
-
-
 def times_rows(x_NI, rows_OI):
-    """Return x · rowsᵀ in float32, `(N, O)`, of an array or a whole.Whole.
-
-    XLA:CPU multiplies 16-bit numbers fast only where there are several rows and the product is float32: 8 cost less
-    than one.
-    """
-    if isinstance(rows_OI, whole.Whole):
-        return whole.times(x_NI, rows_OI)
-    count = len(x_NI)
-    if x_NI.dtype.itemsize == 2 and count < _FEWEST:
-        x_NI = jnp.pad(x_NI, ((0, _FEWEST - count), (0, 0)))
-    product = jax.lax.dot_general(x_NI, rows_OI, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-    return product[:count]
+    """Return x · rowsᵀ in float32, `(N, O)`, of an array or a whole.Whole."""
+    return whole.times(x_NI, rows_OI) if isinstance(rows_OI, whole.Whole) else by_rows(x_NI, rows_OI, jnp.float32)

@@ -17,7 +17,7 @@ from lm.model.init import initializer
 from lm.model.norms import NORMS
 from lm.model.positions import ADDED, BIASES
 from lm.model.stack import Stack
-from lm.model.whole import restored
+from lm.model.whole import Whole, restored
 
 
 class Tokens(NamedTuple):
@@ -61,7 +61,7 @@ class Embed(nn.Module):
         c = self.config
         shape = (padded(c.vocabulary, c.vocabulary_multiple), c.width)
         initial = initializer(c, "embedding", c.width)
-        # Prepared for generation (lm/generate/prepare.py) the rows may be a whole.Whole.
+        # Prepared for generation (lm/generate/prepare.py): an array, or a whole.Whole.
         self.rows = self.get_variable("params", "rows") if self.has_variable("params", "rows") else None
         if self.rows is None:
             self.embedding = self.param("embedding", initial, shape, jnp.dtype(c.parameter_dtype))
@@ -70,8 +70,10 @@ class Embed(nn.Module):
         # Cast after the look-up, so that the gradient of a frequent id is summed in the parameters' dtype.
         if self.rows is None:
             vectors_BTD = self.constrain(self.embedding, "embedding")[inputs_BT].astype(self.config.dtype)
-        else:
-            vectors_BTD = restored(jax.tree.map(lambda leaf: leaf[inputs_BT], self.rows), self.config.dtype)
+        else:  # the barrier keeps XLA:CPU from making real numbers of a whole table of 16-bit ones, ahead of a loop
+            rows, inputs_BT = jax.lax.optimization_barrier((self.rows, inputs_BT))
+            found = jax.tree.map(lambda leaf: leaf[inputs_BT], rows)
+            vectors_BTD = restored(found, self.config.dtype) if isinstance(found, Whole) else found
         if self.config.scaled_embedding:  # by √width in dtype, as Gemma rounds it
             vectors_BTD = vectors_BTD * jnp.asarray(self.config.width**0.5, self.config.dtype)
         return vectors_BTD

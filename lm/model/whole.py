@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from lm.model.product import by_rows
+
 _MOST = 127
-_FEWEST = 8  # rows of a product that XLA:CPU computes fast
 
 
 class Whole(NamedTuple):
@@ -40,10 +40,8 @@ def times(x_NI, weights: Whole):
     coarse = rounded(x_NI)
     fine = _steps(x_NI, coarse.scale) - coarse.numbers.astype(jnp.float32)  # at most half a step
     fine = jnp.clip(jnp.round(fine * (2 * _MOST)), -_MOST, _MOST).astype(jnp.int8)
-    rows = jnp.concatenate([coarse.numbers, fine, jnp.zeros((max(0, _FEWEST - 2 * count), x_NI.shape[1]), jnp.int8)])
-    sums = jax.lax.dot_general(rows, weights.numbers, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32)
-    sums = sums.astype(jnp.float32)
-    sums_NO = sums[:count] + sums[count : 2 * count] / (2 * _MOST)
+    sums = by_rows(jnp.concatenate([coarse.numbers, fine]), weights.numbers, jnp.int32).astype(jnp.float32)
+    sums_NO = sums[:count] + sums[count:] / (2 * _MOST)
     return sums_NO * coarse.scale[:, None] * weights.scale[None]
 
 

@@ -63,8 +63,10 @@ def test_the_product_is_of_whole_numbers(equations):
     """No weight becomes a real number on the way."""
     held = whole.rounded(jnp.ones((11, 523)))
     found = [equation for equation, _ in equations(whole.times, jnp.ones((1, 523)), held)]
-    (product,) = [equation for equation in found if equation.primitive.name == "dot_general"]
-    assert [str(argument.aval.dtype) for argument in product.invars] == ["int8", "int8"]
-    assert str(product.outvars[0].aval.dtype) == "int32"
+    products = [equation for equation in found if equation.primitive.name == "dot_general"]
+    assert products  # a form for each kind of machine
+    for product in products:
+        assert [str(argument.aval.dtype) for argument in product.invars] == ["int8", "int8"]
+        assert str(product.outvars[0].aval.dtype) == "int32"
     reals = [out.aval for equation in found for out in equation.outvars if out.aval.dtype == np.float32]
     assert max(out.size for out in reals) < 11 * 523
