@@ -81,18 +81,19 @@ FIELDS = {
         FREE,
         element=int,
     ),
-    "parallel.mesh.data": Field(
-        -1,
-        "devices along which rows are split; -1: the rest",
-        Rule("-1 or at least 1", lambda v: v == -1 or v >= 1),
-        FREE,
-    ),
-    "parallel.mesh.fsdp": Field(
-        1,
-        "devices along which rows and parameters are split; -1: the rest",
-        Rule("-1 or at least 1", lambda v: v == -1 or v >= 1),
-        FREE,
-    ),
+    **{
+        f"parallel.mesh.{axis}": Field(
+            size, f"{words}; -1: the rest", Rule("-1 or at least 1", lambda v: v == -1 or v >= 1), FREE
+        )
+        for axis, size, words in (
+            ("slice", 1, "slices of a TPU, or groups of devices far apart, along which rows are split"),
+            ("data", -1, "devices along which rows are split"),
+            ("fsdp", 1, "devices along which rows and parameters are split"),
+            ("expert", 1, "devices along which rows and experts are split"),
+            ("sequence", 1, "devices along which each row's tokens are split"),
+            ("tensor", 1, "devices along which heads, feed-forward width and vocabulary are split"),
+        )
+    },
     "parallel.matmul_precision": Field(
         "default",
         "precision of float32 matrix products (on TPU the default rounds to bfloat16)",
@@ -142,5 +143,6 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"train.batch_warmup_steps is {warmup}: train.noise_scale needs two micro-batches from the first step on."
         )
-    if flat["parallel.mesh.data"] == -1 and flat["parallel.mesh.fsdp"] == -1:
-        raise Refusal("parallel.mesh.data and parallel.mesh.fsdp are both -1: only one of them can take the rest.")
+    rest = [name for name in flat if name.startswith("parallel.mesh.") and flat[name] == -1]
+    if len(rest) > 1:
+        raise Refusal(f"{' and '.join(rest)} are -1: only one of them can take the rest.")

@@ -135,6 +135,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     trained = [mine for part, mine in zip(tokens.parts, train, strict=True) if part.weight]
     counts = heldout.counted(batches.spread(trained, goal.shape, config.seed, heldout.COUNTED), config.model)
     row = next(batches.spread(trained, goal.shape, config.seed, 1))
+    rules.check_lengths(mesh, row)
     specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))
