@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lm.model import attend, masks
+from lm.model.positions import BIASES
+from lm.model.splash import splash
 from lm.refusal import Refusal
 
 
@@ -13,10 +15,12 @@ class Kernel(NamedTuple):
 
     attend: as lm/model/attend.py's einsum.
     cannot: (config.model, whether a decoder sees prefixes, device) → why no step of the model can have it, or None.
+    takes: names of further arguments, what a mesh says.
     """
 
     attend: Callable
     cannot: Callable[[Any, bool, Any], str | None]
+    takes: tuple[str, ...] = ()
 
 
 def chosen(name: str, section: Any, has_prefix: bool, device: Any) -> str:
@@ -44,6 +48,20 @@ def _xla_cannot(section: Any, has_prefix: bool, device: Any) -> str | None:
     return _softmax(section)
 
 
+def _splash_cannot(section: Any, has_prefix: bool, device: Any) -> str | None:
+    if device.platform not in ("tpu", "cpu"):
+        return f"it is for TPUs (a CPU interprets it), and this is a {device.platform}"
+    if has_prefix:
+        return "it knows no prefix that is seen from everywhere, which objective.name or objective.prefix asks for"
+    return _bias(section) or _softmax(section)
+
+
+def _bias(section: Any) -> str | None:
+    if section.positions in BIASES:
+        return f"it adds nothing to scores, as model.positions {section.positions!r} do"
+    return None
+
+
 def _softmax(section: Any) -> str | None:
     if section.softmax_dtype != "float32":
         return f"its softmax is in float32, and model.softmax_dtype is {section.softmax_dtype!r}"
@@ -57,16 +75,24 @@ def _or_einsum(kernel: Callable, serves: Callable[[masks.Mask, Any, float], bool
     """
 
     @functools.wraps(kernel)
-    def either(query_BTHC, key_BSKC, value_BSKC, mask, softmax_dtype, bias=None, soft_cap=0.0, scale=None):
-        way = kernel if serves(mask, bias, soft_cap) else attend.einsum
+    def either(query_BTHC, key_BSKC, value_BSKC, mask, softmax_dtype, bias=None, soft_cap=0.0, scale=None, **more):
+        way = functools.partial(kernel, **more) if serves(mask, bias, soft_cap) else attend.einsum
         return way(query_BTHC, key_BSKC, value_BSKC, mask, softmax_dtype, bias, soft_cap, scale)
 
     return either
 
 
+def _is_of_records(mask: masks.Mask) -> bool:
+    """Say whether rows are given as segments with places in order, as in a step."""
+    return mask.query_segments is not None and mask.distance is None
+
+
+_XLA = _or_einsum(attend.xla, lambda mask, bias, soft_cap: not soft_cap)
+_SPLASH = _or_einsum(splash, lambda mask, bias, soft_cap: _is_of_records(mask) and mask.prefix is None and bias is None)
 ATTENDS = {
     "einsum": Kernel(attend.einsum, lambda section, has_prefix, device: None),
-    "xla": Kernel(_or_einsum(attend.xla, lambda mask, bias, soft_cap: not soft_cap), _xla_cannot),
+    "xla": Kernel(_XLA, _xla_cannot),
+    "splash": Kernel(_SPLASH, _splash_cannot, ("split", "parts", "interpret")),
 }
 # What "auto" tries, in this order.
-_AUTO = {"tpu": ("xla", "einsum"), "gpu": ("xla", "einsum"), "cpu": ("einsum",)}
+_AUTO = {"tpu": ("splash", "xla", "einsum"), "gpu": ("xla", "einsum"), "cpu": ("einsum",)}

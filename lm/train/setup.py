@@ -25,9 +25,9 @@ from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import setting_of
 from lm.objective.catalog import objective
 from lm.optim import build, schedules
+from lm.parallel import attention, rules
 from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
-from lm.parallel import rules
 from lm.refusal import Refusal
 from lm.train import state as states
 from lm.train.step import make_step
@@ -80,7 +80,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     device = mesh.devices.flat[0]
     kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), device)
-    attend = kernels.ATTENDS[kernel].attend
+    attend = attention.placed(kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, mesh)
     model = Transformer(_unrolled(config.model), attend, rules.constrain(mesh), rules.by_rows(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)

@@ -158,3 +158,20 @@ def test_flops_are_those_of_the_decoder_that_is_there(settled, tmp_path):
 
 def _is_of_encoder(path):
     return path.startswith("encoder/") or "cross_attention/key" in path or "cross_attention/value" in path
+
+
+def test_a_step_with_a_kernel_over_devices_is_that_of_einsum(settled, tmp_path):
+    """On 8 devices: 2 split rows, 2 the tokens of each, 2 heads; the kernel of TPUs is interpreted."""
+    found = []
+    for name in ("einsum", "splash"):
+        sizes = {"parallel__mesh__sequence": 2, "parallel__mesh__tensor": 2, "model__context": 12}
+        run = settled(tmp_path, **sizes, parallel__attention=name)
+        assert run.facts["attention"] == name
+        found.append(run.step(run.create(), run.batch(0))[1])
+    np.testing.assert_allclose(found[1]["loss"], found[0]["loss"], rtol=1e-5)
+    np.testing.assert_allclose(found[1]["grad_norm"], found[0]["grad_norm"], rtol=1e-4)
+
+
+def test_a_kernel_that_the_model_cannot_have_is_refused(settled, tmp_path):
+    with pytest.raises(Refusal, match=r"parallel\.attention is 'splash': it adds nothing to scores"):
+        settled(tmp_path, parallel__attention="splash", model__positions="relative")
