@@ -1,5 +1,6 @@
 """Every axis of a mesh, alone and with others: twenty steps are those of one device."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -48,3 +49,25 @@ def test_steps_are_those_of_one_device(tiny, train, mesh_of, single, sizes):
     assert share(block["attention"]["query"]["kernel"]) == share(state.params["embed"]["embedding"]) == split
     if "experts" in block["feedforward"]:
         assert share(block["feedforward"]["experts"]["in"]["kernel"]) == split * sizes["expert"]
+
+
+@pytest.mark.parametrize("single", ["decoder", "both", "experts with places"], indirect=True)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_pmap_is_jit(tiny, train, mesh_of, single, accumulate):
+    model, expected = single
+    config = tiny(**model, parallel__compile="pmap", train__accumulate=accumulate)
+    found, state, is_donated = train(config, mesh_of(data=4), STEPS, **LENGTHS)
+    assert is_donated and all(len(leaf.addressable_shards) == 4 for leaf in jax.tree.leaves(state))
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=1e-5 if name == "loss" else 1e-3, err_msg=name)
+
+
+def test_devices_under_pmap_drop_each_their_own(tiny, train, mesh_of):
+    """With dropout they are no longer one device's numbers, nor are two devices' masks alike."""
+    losses = [
+        float(train(tiny(model__dropout=0.5, parallel__compile="pmap"), mesh_of(data=count), 1)[0][0]["loss"])
+        for count in (1, 2, 4)
+    ]
+    assert len(set(losses)) == 3
