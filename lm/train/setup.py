@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 
 from lm import checkpoint, workdir
 from lm.batch import Batch
@@ -77,7 +78,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
-    view = Transformer(_unrolled(config.model))
+    view = Transformer(settled(config.model, mesh))
     how, model = config.parallel.compile, view
     if how == "jit":
         model = Transformer(view.config, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
@@ -173,11 +174,14 @@ def _check_patterns(field: str, patterns: Sequence[str], names: list[str]) -> No
             raise Refusal(f"{field} has {pattern!r}: no parameter's path matches it; they are such as {names[0]!r}.")
 
 
-def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
-    """Return the model section with `unroll` settled for this backend."""
+def settled(section: Any, mesh: Mesh) -> ml_collections.FrozenConfigDict:
+    """Return the model section with what depends on the devices settled."""
     values = section.to_dict()
     longest = max(section.layers, section.encoder_layers or 0)
-    values["unroll"] = values["unroll"] or (1 if jax.default_backend() == "tpu" else longest)
+    platform = mesh.devices.flat[0].platform
+    values["unroll"] = values["unroll"] or (1 if platform == "tpu" else longest)
+    if values["projections"] == "auto":
+        values["projections"] = "joined" if platform == "cpu" and mesh.shape["tensor"] == 1 else "apart"
     return ml_collections.FrozenConfigDict(values)
 
 
