@@ -21,21 +21,20 @@ ARRAYS = {
 }
 
 
-def placed(attend: Callable, takes: Sequence[str], mesh: Mesh) -> Callable:
+def placed(attend: Callable, takes: Sequence[str], mesh: Mesh, how: str) -> Callable:
     """Return the attend of a model that lies over the mesh.
 
     Args:
       attend: as lm/model/attend.py's einsum, with further arguments.
       takes: their names, of those here; without any, the compiler splits what it computes.
+      how: "jit" over the mesh; "pmap": every device sees but its own rows.
     """
     if not takes:
         return _gathered(mesh, attend) if mesh.shape["sequence"] > 1 else attend
-    given = {
-        "split": functools.partial(_split, mesh),
-        "parts": (mesh.shape["tensor"], mesh.shape["sequence"]),
-        "interpret": mesh.devices.flat[0].platform != "tpu",
-    }
-    return functools.partial(attend, **{name: given[name] for name in takes})
+    given = {"interpret": mesh.devices.flat[0].platform != "tpu"}
+    if how == "jit":
+        given |= {"split": functools.partial(_split, mesh), "parts": (mesh.shape["tensor"], mesh.shape["sequence"])}
+    return functools.partial(attend, **{name: given[name] for name in takes if name in given})
 
 
 def _gathered(mesh: Mesh, attend: Callable) -> Callable:

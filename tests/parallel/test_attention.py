@@ -53,7 +53,7 @@ def test_values_and_gradients_are_those_of_one_device(mesh_of, inputs, expected,
     (*arrays, weights), segments = inputs
     mesh = mesh_of(**sizes)
     kernel = kernels.ATTENDS[name]
-    loss = _loss(attention.placed(kernel.attend, kernel.takes, mesh), segments, weights, window)
+    loss = _loss(attention.placed(kernel.attend, kernel.takes, mesh, "jit"), segments, weights, window)
     split = NamedSharding(mesh, attention.ARRAYS["query"])
     program = loss.lower(
         *(jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=split) for array in arrays)
