@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.parallel.mesh import ROWS
+from lm.refusal import Refusal
 
 # Queries are split along sequence, while every device has all keys and values of its rows and heads: they are gathered.
 ARRAYS = {
@@ -57,3 +58,36 @@ def _split(mesh: Mesh, function: Callable, arrays: Mapping[str, Any]) -> Any:
     # Kernels do not say what of them differs between devices.
     run = jax.shard_map(function, mesh=mesh, in_specs=(specs,), out_specs=ARRAYS["query"], check_vma=False)
     return run(arrays)
+
+
+def fused(step: Any, name: str, call: str) -> Callable:
+    """Return the step, compiled at its first call and refused if what computes attention is not in its program.
+
+    Args:
+      step: (state, batch) → …, jitted; all its calls have arrays of the same shapes, laid out the same way.
+      name: of the way to compute attention.
+      call: what the program's text has with it.
+    """
+    compiled = []
+
+    def run(state: Any, batch: Any) -> Any:
+        if not compiled:
+            program = step.lower(state, batch).compile()
+            check_fused(program.as_text(), name, call)
+            compiled.append(program)
+        return compiled[0](state, batch)
+
+    return run
+
+
+def check_fused(text: str, name: str, call: str) -> None:
+    """Refuse a compiled program whose text has no operation of this call.
+
+    Raises:
+      Refusal: it would compute attention in another way than asked for.
+    """
+    if f'custom_call_target="{call}' not in text:
+        raise Refusal(
+            f"parallel.attention is {name!r}: the compiled step has no {call!r} in it and would compute attention in "
+            "another way; set it to 'xla', or update JAX's CUDA plugin and cuDNN."
+        )

@@ -149,6 +149,9 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))
+    compiled = compiling.compile_step(step, shape, mesh, how)
+    if kernels.ATTENDS[kernel].call and how == "jit":
+        compiled = attention.fused(compiled, kernel, kernels.ATTENDS[kernel].call)
     return Run(
         config=config,
         store=tokens,
@@ -156,7 +159,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         batch=lambda k: batches.batch(train_rows, k, size, rows),
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
-        step=compiling.compile_step(step, shape, mesh, how),
+        step=compiled,
         held_out=lambda count: list(batches.spread(held_out, goal.shape, config.seed, count)),
         usual=heldout.usual(counts, [specials.end, *specials.unwritten]),
         is_whole=goal.is_whole,

@@ -1,5 +1,6 @@
 """Which way to compute attention a run takes, and in what words another is refused."""
 
+import itertools
 from types import SimpleNamespace
 
 import jax
@@ -15,6 +16,8 @@ from lm.weights.bundle import shapes
 
 CPU = SimpleNamespace(platform="cpu")
 TPU = SimpleNamespace(platform="tpu")
+AMD = SimpleNamespace(platform="gpu", compute_capability="gfx90a")
+A100 = SimpleNamespace(platform="gpu", compute_capability="8.0")
 H100 = SimpleNamespace(platform="gpu", compute_capability="9.0")
 
 
@@ -25,6 +28,9 @@ H100 = SimpleNamespace(platform="gpu", compute_capability="9.0")
         (TPU, {"family": "gemma2"}, "splash"),
         (TPU, {"family": "t5"}, "xla"),
         (TPU, {"softmax_dtype": "bfloat16"}, "einsum"),
+        (H100, {"dtype": "bfloat16", "head_width": 256}, "cudnn"),
+        (A100, {"dtype": "bfloat16", "head_width": 256}, "xla"),
+        (AMD, {"dtype": "bfloat16", "head_width": 8}, "xla"),
         (H100, {"family": "t5"}, "xla"),
         (H100, {"softmax_dtype": "bfloat16"}, "einsum"),
     ],
@@ -41,6 +47,13 @@ def test_auto(tiny, device, model, expected):
         ("xla", TPU, {"softmax_dtype": "bfloat16"}, r"float32, and model\.softmax_dtype is 'bfloat16'"),
         ("splash", TPU, {"softmax_dtype": "bfloat16"}, r"float32, and model\.softmax_dtype is 'bfloat16'"),
         ("splash", TPU, {"positions": "alibi"}, r"adds nothing to scores, as model\.positions 'alibi' do"),
+        ("cudnn", CPU, {}, r"NVIDIA's GPUs from Ampere on \(A100, RTX 30\), and this is a cpu"),
+        ("cudnn", AMD, {}, r"NVIDIA's GPUs from Ampere on \(A100, RTX 30\), and this is a gpu of gfx90a"),
+        ("cudnn", H100, {"head_width": 8}, r"16 bits, and model\.dtype is 'float32'"),
+        ("cudnn", H100, {"dtype": "bfloat16", "head_width": 12}, r"up to 256 there, and model\.head_width is 12"),
+        ("cudnn", A100, {"dtype": "bfloat16", "head_width": 136}, r"up to 128 there, and model\.head_width is 136"),
+        ("cudnn", H100, {"dtype": "bfloat16", "family": "t5", "head_width": 8}, r"adds nothing to scores"),
+        ("cudnn", H100, {"dtype": "bfloat16", "family": "gemma2", "head_width": 8}, r"knows no .*soft_cap"),
         ("splash", H100, {}, r"is for TPUs \(a CPU interprets it\), and this is a gpu"),
     ],
 )
@@ -61,16 +74,19 @@ MODELS = {family: {"family": family} for family in FAMILIES} | {
 }
 
 
-@pytest.mark.parametrize("name", ["xla", "splash"])
+@pytest.mark.parametrize(("name", "device"), [("xla", TPU), ("splash", TPU), ("cudnn", H100)])
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_a_step_uses_what_is_not_refused_and_nothing_else(monkeypatch, tiny, random_batch, model, name):
+def test_a_step_uses_what_is_not_refused_and_nothing_else(monkeypatch, tiny, random_batch, model, name, device):
     model = {f"model.{field}": value for field, value in model.items()} | {"model.layers": 2, "model.head_width": 8}
+    model["model.dtype"] = "bfloat16"
     kernel, section, calls, einsum = kernels.ATTENDS[name], tiny(**model).model, [], attend.einsum
     model = Transformer(section, kernel.attend)
     params = shapes(model)
     monkeypatch.setattr(attend, "einsum", lambda *given: calls.append(given) or einsum(*given))
+    shaped = jax.nn.dot_product_attention  # which looks for cuDNN
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *given, implementation, **more: shaped(*given, **more))
     jax.eval_shape(lambda params, batch: forward(model)(params, batch, None).hidden, params, random_batch())
-    assert (len(calls) > 0) == (kernel.cannot(section, False, TPU) is not None)
+    assert (len(calls) > 0) == (kernel.cannot(section, False, device) is not None)
 
 
 PLACES = np.array([[4], [2]])
@@ -83,11 +99,17 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("mask", "options"), OTHERS.values(), ids=OTHERS)
-def test_calls_that_a_kernel_does_not_serve_are_einsums(mask, options):
+SERVED = [("cudnn", "a prefix")]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"), [pair for pair in itertools.product(["cudnn", "splash"], OTHERS) if pair not in SERVED]
+)
+def test_calls_that_a_kernel_does_not_serve_are_einsums(kernel, name):
+    mask, options = OTHERS[name]
     length = 5 if mask.distance is None and mask.query_places.shape[1] == 5 else 1
     generator = np.random.default_rng(0)
     query, key, value = (jnp.asarray(generator.normal(size=(2, count, 2, 3))) for count in (length, 5, 5))
     expected = attend.einsum(query, key, value, mask, "float32", **options)
-    found = kernels.ATTENDS["splash"].attend(query, key, value, mask, "float32", **options)
+    found = kernels.ATTENDS[kernel].attend(query, key, value, mask, "float32", **options)
     np.testing.assert_array_equal(found, expected)

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 
 from lm.model import attend, kernels, masks
 from lm.parallel import attention
+from lm.refusal import Refusal
 
 ROWS, LENGTH, HEADS, KV_HEADS, WIDTH = 4, 260, 4, 2, 8
 
@@ -41,10 +42,19 @@ def expected(inputs):
     return {window: _loss(attend.einsum, segments, weights, window)(*arrays) for window in (None, 37)}
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Let what cuDNN would compute be computed as XLA does."""
+    compute = jax.nn.dot_product_attention
+    stand_in = lambda *given, implementation, **more: compute(*given, **more, implementation="xla")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+
+
+@pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize(
     ("name", "sizes", "window"),
     [
-        *((name, {"data": 2, "sequence": 2, "tensor": 2}, 37) for name in ("einsum", "xla")),
+        *((name, {"data": 2, "sequence": 2, "tensor": 2}, 37) for name in ("einsum", "xla", "cudnn")),
         ("splash", {"data": 2, "fsdp": 2, "tensor": 2}, 37),
         ("splash", {"data": 2, "sequence": 2, "tensor": 2}, None),
     ],
@@ -71,6 +81,41 @@ def test_values_and_gradients_are_those_of_one_device(mesh_of, inputs, expected,
         assert gathered.count(keys) >= 2 and set(gathered) == {keys}
     else:
         assert not gathered
+
+
+CALL = '%call = (bf16[8,4], u8[0]) custom-call(%q, %k), custom_call_target="__cudnn$fmhaScaleBiasSoftmax", api=4'
+
+
+def test_a_program_that_has_the_kernel_is_taken():
+    attention.check_fused(f"ENTRY %main {{\n  {CALL}\n}}", "cudnn", "__cudnn$fmha")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        CALL.replace("__cudnn$fmhaScaleBiasSoftmax", "__cublas$gemm"),
+        '%dot = f32[2,2] dot(%q, %k), metadata={op_name="__cudnn$fmhaSoftmax"}',
+    ],
+)
+def test_a_program_without_the_kernel_is_refused(text):
+    with pytest.raises(Refusal, match=r"parallel\.attention is 'cudnn': the compiled step has no '__cudnn\$fmha'"):
+        attention.check_fused(text, "cudnn", "__cudnn$fmha")
+
+
+def test_a_step_is_compiled_once_and_looked_at(monkeypatch):
+    traces = []
+    step = jax.jit(lambda state, batch: traces.append(None) or (state + batch, batch), donate_argnums=0)
+    with pytest.raises(Refusal, match="'cudnn': the compiled step has no '__cudnn"):
+        attention.fused(step, "cudnn", "__cudnn$fmha")(jnp.ones(3), jnp.ones(3))
+    seen = []
+    monkeypatch.setattr(attention, "check_fused", lambda text, name, call: seen.append(text))
+    traces.clear()
+    state, run = jnp.ones(4), attention.fused(step, "cudnn", "__cudnn$fmha")
+    for _ in range(3):
+        state, _ = run(state, jnp.full(4, 2.0))
+    np.testing.assert_array_equal(state, np.full(4, 7))
+    assert len(seen) == len(traces) == 1 and "HloModule" in seen[0]
 
 
 def _size(line):
