@@ -156,11 +156,14 @@ def assembled(setting):
     from lm.objective.catalog import objective
     from lm.optim import build, schedules
     from lm.parallel import rules
+    from lm.parallel.compile import ACROSS
     from lm.train import state as states
     from lm.train.step import make_step
 
     def assemble(config, mesh=None):
-        placed = {} if mesh is None else {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
+        how, placed = config.parallel.compile, {}
+        if mesh is not None and how == "jit":
+            placed = {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
         model = Transformer(config.model, **placed)
         schedule = schedules.schedule(config.schedule, config.train.steps)
         optimizer = build.optimizer(config.optimizer, schedule)
@@ -170,7 +173,8 @@ def assembled(setting):
             return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
         goal = objective(config.objective, setting(config.model))
-        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train)
+        across = ACROSS[how]
+        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=across)
 
     return assemble
 
@@ -180,27 +184,28 @@ def random_batch():
     """Return a function: seed → a Batch of 8 rows of 13 tokens below 61, with records, padding and uneven weights.
 
     For an encoder there are 11 tokens a row, some of whose records the decoder does not have, and the other way round.
+    Both lengths can be given.
     """
     from lm.batch import Batch
 
-    def make(seed=0):
+    def make(seed=0, length=13, encoder_length=11):
         generator = np.random.default_rng(seed)
-        inputs, targets = generator.integers(0, 61, (2, 8, 13), np.int32)
-        segments = np.sort(generator.integers(1, 4, (8, 13), np.int32), axis=1)
+        inputs, targets = generator.integers(0, 61, (2, 8, length), np.int32)
+        segments = np.sort(generator.integers(1, 4, (8, length), np.int32), axis=1)
         starts = np.array([np.searchsorted(row, row) for row in segments])
-        is_text = np.arange(13)[None] < generator.integers(5, 14, (8, 1))
-        encoder_segments = np.sort(generator.integers(0, 5, (8, 11), np.int32), axis=1)[:, ::-1]
+        is_text = np.arange(length)[None] < generator.integers(5, length + 1, (8, 1))
+        encoder_segments = np.sort(generator.integers(0, 5, (8, encoder_length), np.int32), axis=1)[:, ::-1]
         return Batch(
             inputs=inputs * is_text,
             targets=targets * is_text,
             weights=(is_text * generator.choice([0.25, 1.0], (8, 1))).astype(np.float32),
             segments=segments * is_text,
-            positions=((np.arange(13)[None] - starts) * is_text).astype(np.int32),
+            positions=((np.arange(length)[None] - starts) * is_text).astype(np.int32),
             source=generator.integers(0, 3, 8, np.int32),
-            types=generator.integers(0, 2, (8, 13), np.int32),
-            encoder_inputs=generator.integers(0, 61, (8, 11), np.int32),
+            types=generator.integers(0, 2, (8, length), np.int32),
+            encoder_inputs=generator.integers(0, 61, (8, encoder_length), np.int32),
             encoder_segments=np.ascontiguousarray(encoder_segments),
-            encoder_positions=np.broadcast_to(np.arange(11, dtype=np.int32), (8, 11)),
+            encoder_positions=np.broadcast_to(np.arange(encoder_length, dtype=np.int32), (8, encoder_length)),
         )
 
     return make

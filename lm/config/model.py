@@ -191,7 +191,13 @@ FIELDS = (
         "model.remat": Field(
             "none",
             "what the backward pass computes again",
-            one_of(none="nothing", dots="all but matrix products", full="everything"),
+            one_of(
+                none="nothing",
+                dots="all but matrix products",
+                attention="all but what attention gives",
+                full="everything",
+                offload="all but matrix products, which the host's memory keeps meanwhile",
+            ),
             FREE,
         ),
         "model.unroll": Field(

@@ -81,16 +81,23 @@ FIELDS = {
         FREE,
         element=int,
     ),
-    "parallel.mesh.data": Field(
-        -1,
-        "devices along which rows are split; -1: the rest",
-        Rule("-1 or at least 1", lambda v: v == -1 or v >= 1),
-        FREE,
-    ),
-    "parallel.mesh.fsdp": Field(
-        1,
-        "devices along which rows and parameters are split; -1: the rest",
-        Rule("-1 or at least 1", lambda v: v == -1 or v >= 1),
+    **{
+        f"parallel.mesh.{axis}": Field(
+            size, f"{words}; -1: the rest", Rule("-1 or at least 1", lambda v: v == -1 or v >= 1), FREE
+        )
+        for axis, size, words in (
+            ("slice", 1, "slices of a TPU, or groups of devices far apart, along which rows are split"),
+            ("data", -1, "devices along which rows are split"),
+            ("fsdp", 1, "devices along which rows and parameters are split"),
+            ("expert", 1, "devices along which rows and experts are split"),
+            ("sequence", 1, "devices along which each row's tokens are split"),
+            ("tensor", 1, "devices along which heads, feed-forward width and vocabulary are split"),
+        )
+    },
+    "parallel.compile": Field(
+        "jit",
+        "how a step is compiled for several devices",
+        one_of(jit="over the mesh", pmap="for each device and its rows, with a whole state: plain data parallelism"),
         FREE,
     ),
     "parallel.matmul_precision": Field(
@@ -142,5 +149,13 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"train.batch_warmup_steps is {warmup}: train.noise_scale needs two micro-batches from the first step on."
         )
-    if flat["parallel.mesh.data"] == -1 and flat["parallel.mesh.fsdp"] == -1:
-        raise Refusal("parallel.mesh.data and parallel.mesh.fsdp are both -1: only one of them can take the rest.")
+    if flat["parallel.compile"] == "pmap":
+        others = [name for name in flat if name.startswith("parallel.mesh.") and not name.endswith(".data")]
+        for name in others:
+            if flat[name] != 1:
+                raise Refusal(f"{name} is {flat[name]}: under parallel.compile=pmap there is only data; set it to 1.")
+        if flat["train.noise_scale"]:
+            raise Refusal("train.noise_scale is True: under parallel.compile=pmap it is not measured; set it to False.")
+    rest = [name for name in flat if name.startswith("parallel.mesh.") and flat[name] == -1]
+    if len(rest) > 1:
+        raise Refusal(f"{' and '.join(rest)} are -1: only one of them can take the rest.")

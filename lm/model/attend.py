@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from lm.model import masks
 
@@ -43,6 +44,7 @@ def einsum(
     total_BKGT = jnp.sum(raised_BKGTS, axis=-1)
     # Dividing the mixture instead of the scores divides C numbers a query instead of S.
     mixed_BKGTC = jnp.einsum("bkgts,bskc->bkgtc", raised_BKGTS.astype(value_BSKC.dtype), value_BSKC)
+    mixed_BKGTC = checkpoint_name(mixed_BKGTC, "attention")  # model.remat
     mixed_BHTC = mixed_BKGTC.reshape(rows, heads, length, head_width)
     mixed_BHTC = mixed_BHTC / total_BKGT.reshape(rows, heads, length, 1).astype(mixed_BHTC.dtype)
     mixed_BTKGC = mixed_BHTC.swapaxes(1, 2)

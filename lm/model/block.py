@@ -127,7 +127,7 @@ class Block(nn.Module):
 
         def experts(x_BTD):
             nonlocal routing
-            branch_BTD, routing = MixtureOfExperts(c, self.by_rows, name="feedforward")(
+            branch_BTD, routing = MixtureOfExperts(c, self.by_rows, self.constrain, name="feedforward")(
                 x_BTD, context.segments, context.dispatch
             )
             return branch_BTD

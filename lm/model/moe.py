@@ -39,6 +39,13 @@ class Choice(NamedTuple):
     weights: Any
 
 
+class Slots(NamedTuple):
+    """numbers: int32 `(B, T, k)`, where a token stands among a row's E·X places, or E·X. dropped: as in Routing."""
+
+    numbers: Any
+    dropped: Any
+
+
 class Router(nn.Module):
     """`(B, T, D)` → a logit per expert, `(B, T, E)`; in float32 whatever the rest is (Fedus et al. 2021, §2.4)."""
 
@@ -88,10 +95,12 @@ class MixtureOfExperts(nn.Module):
     """`(B, T, D)` → `(B, T, D)` and Routing: each token's mean of its experts' answers, weighted by the router.
 
     by_rows: function of (what all rows share, what is led by rows) → the same, as it is placed on a mesh.
+    constrain: (array, name) → array, as it is placed on a mesh.
     """
 
     config: object
     by_rows: Callable = lambda function: function
+    constrain: Callable = lambda array, name: array
 
     @nn.compact
     def __call__(self, hidden_BTD, segments_BT=None, dispatch: str = "ragged"):
@@ -111,9 +120,8 @@ class MixtureOfExperts(nn.Module):
         is_text_BT = jnp.ones(hidden_BTD.shape[:2], bool) if segments_BT is None else segments_BT > 0
         taken_BTE = jnp.sum(jax.nn.one_hot(experts_BTK, c.experts), axis=2) * is_text_BT[..., None]
         hidden_BTD = jnp.asarray(hidden_BTD, c.dtype)
-        give = self.by_rows(functools.partial(DISPATCHES[dispatch], c))
         rows = hidden_BTD, Choice(experts_BTK, weights_BTK), taken_BTE
-        out_BTD, dropped_B = give(Experts(c, name="experts")(), rows)
+        out_BTD, dropped_B = DISPATCHES[dispatch](c, Experts(c, name="experts")(), rows, self.by_rows, self.constrain)
         count_B = jnp.maximum(jnp.sum(is_text_BT, axis=1, dtype=jnp.float32), 1)
         load_BE = jnp.sum(taken_BTE, axis=1)
         share_BE = jnp.sum(shares_BTE * is_text_BT[..., None], axis=1)
@@ -123,8 +131,15 @@ class MixtureOfExperts(nn.Module):
         return out_BTD.astype(c.dtype), routing
 
 
-def _ragged(config, layers, inputs):
-    """Sort the tokens by their expert; each multiplies as many as came (MegaBlocks: Gale et al. 2022, 2211.15841)."""
+def _ragged(config, layers, inputs, by_rows, constrain):
+    """Sort the tokens by their expert; each multiplies as many as came (MegaBlocks: Gale et al. 2022, 2211.15841).
+
+    On a mesh every device has all experts come to its rows.
+    """
+    return by_rows(functools.partial(_sorted, config))(layers, inputs)
+
+
+def _sorted(config, layers, inputs):
     hidden_BTD, choice, _ = inputs
     rows, length, width = hidden_BTD.shape
     chosen_A = choice.experts.reshape(-1)  # every token's choices, one after another
@@ -142,35 +157,46 @@ def _ragged(config, layers, inputs):
     return _weighted(choice.weights, answers_BTKD), jnp.zeros(rows)
 
 
-def _capacity(config, layers, inputs):
+def _capacity(config, layers, inputs, by_rows, constrain):
     """Give every expert X places for each row's tokens; those who find none go without its answer.
 
     Lepikhin et al. 2020, arXiv 2006.16668, §3.2, with places in the order of tokens, so that none loses its own to a
-    later one. Padding takes no place.
+    later one. Padding takes no place. On a mesh what is placed goes to the devices that have the expert, and back.
     """
+
+    def product(x_BEXI, kernel_EIO, bias_EO):
+        out_BEXO = jnp.einsum("bexi,eio->bexo", x_BEXI, kernel_EIO)
+        return out_BEXO if bias_EO is None else out_BEXO + bias_EO[None, :, None]
+
+    x_BEXD, slots = by_rows(functools.partial(_put, config))(None, inputs)
+    answers_BEXD = _answers(config, layers, constrain(x_BEXD, "experts"), product)
+    return by_rows(_taken)(None, (constrain(answers_BEXD, "experts"), slots, inputs[1].weights))
+
+
+def _put(config, _, inputs):
+    """Return what stands in each place, `(B, E, X, D)`, and Slots."""
     hidden_BTD, choice, taken_BTE = inputs
-    rows, length, width = hidden_BTD.shape
-    places = capacity(config, length)
+    rows, _, width = hidden_BTD.shape
+    places = capacity(config, hidden_BTD.shape[1])
     before_BTE = jnp.cumsum(taken_BTE.astype(jnp.int32), axis=1) - taken_BTE.astype(jnp.int32)
     place_BTK = jnp.take_along_axis(before_BTE, choice.experts, axis=2)
     is_text_BTK = jnp.take_along_axis(taken_BTE, choice.experts, axis=2) > 0
     has_place_BTK = is_text_BTK & (place_BTK < places)
     nowhere = config.experts * places
     slot_BTK = jnp.where(has_place_BTK, choice.experts * places + place_BTK, nowhere)
-
-    def product(x_BEXI, kernel_EIO, bias_EO):
-        out_BEXO = jnp.einsum("bexi,eio->bexo", x_BEXI, kernel_EIO)
-        return out_BEXO if bias_EO is None else out_BEXO + bias_EO[None, :, None]
-
-    slot_BA = slot_BTK.reshape(rows, -1)
     x_BAD = jnp.repeat(hidden_BTD, config.experts_per_token, axis=1)
     put = lambda slot_A, x_AD: jnp.zeros((nowhere, width), x_AD.dtype).at[slot_A].set(x_AD, mode="drop")
-    x_BEXD = jax.vmap(put)(slot_BA, x_BAD).reshape(rows, config.experts, places, width)
-    answers_BSD = _answers(config, layers, x_BEXD, product).reshape(rows, nowhere, width)
+    x_BEXD = jax.vmap(put)(slot_BTK.reshape(rows, -1), x_BAD).reshape(rows, config.experts, places, width)
+    return x_BEXD, Slots(slot_BTK, jnp.sum(is_text_BTK & ~has_place_BTK, axis=(1, 2), dtype=jnp.float32))
+
+
+def _taken(_, inputs):
+    """Return each token's answer, and how many of a row's choices found no place."""
+    answers_BEXD, slots, weights_BTK = inputs
+    rows, _, _, width = answers_BEXD.shape
     take = lambda answers_SD, slot_A: answers_SD.at[slot_A].get(mode="fill", fill_value=0)
-    answers_BTKD = jax.vmap(take)(answers_BSD, slot_BA).reshape(rows, length, -1, width)
-    dropped_B = jnp.sum(is_text_BTK & ~has_place_BTK, axis=(1, 2), dtype=jnp.float32)
-    return _weighted(choice.weights, answers_BTKD), dropped_B
+    answers_BAD = jax.vmap(take)(answers_BEXD.reshape(rows, -1, width), slots.numbers.reshape(rows, -1))
+    return _weighted(weights_BTK, answers_BAD.reshape(*weights_BTK.shape, width)), slots.dropped
 
 
 def capacity(config, length: int) -> int:
@@ -190,5 +216,6 @@ def _weighted(weights_BTK, answers_BTKD):
     return jnp.sum(weights_BTK[..., None] * answers_BTKD.astype(jnp.float32), axis=2)
 
 
-# (config, Experts' layers, (hidden (B, T, D), Choice, who of the text takes which (B, T, E))) → (out, dropped (B,))
+# (config, Experts' layers, (hidden (B, T, D), Choice, who of the text takes which (B, T, E)), by_rows, constrain)
+# → (out, dropped (B,))
 DISPATCHES = {"ragged": _ragged, "capacity": _capacity}

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 from lm.model.block import Block, Context
 from lm.model.norms import NORMS
 
+_POLICIES = jax.checkpoint_policies
 REMAT = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": _POLICIES.dots_with_no_batch_dims_saveable,
+    "attention": _POLICIES.save_only_these_names("attention"),
+    "full": _POLICIES.nothing_saveable,
+    "offload": _POLICIES.offload_dot_with_no_batch_dims("device", "pinned_host"),
 }
 
 

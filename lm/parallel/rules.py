@@ -5,35 +5,41 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm import trees
+from lm.batch import Batch
+from lm.parallel import mesh as meshes
 from lm.refusal import Refusal
 
-ROWS = PartitionSpec(("data", "fsdp"))
+ROWS = PartitionSpec(meshes.ROWS)
 
-# First match wins. The width of every matrix is split along fsdp; stacked layers lead with their own axis.
+# First match wins. Stacked layers lead with their own axis. The width of every matrix is split along fsdp; heads,
+# feed-forward width and vocabulary along tensor (Shoeybi et al. 2019, arXiv 1909.08053, §3); experts along expert.
 # Moments have the paths of their parameters behind their own, so that the same rules hold for them.
 PARAMETERS = (
     (r"opt_state/.*/(v|v_row|v_col)/", PartitionSpec()),  # factored second moments, which are vectors
-    (r"block/feedforward/experts/(in|gate)/kernel$", PartitionSpec(None, None, "fsdp")),
-    (r"block/feedforward/experts/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
+    (r"block/feedforward/experts/(in|gate)/kernel$", PartitionSpec(None, "expert", "fsdp", "tensor")),
+    (r"block/feedforward/experts/out/kernel$", PartitionSpec(None, "expert", "tensor", "fsdp")),
     (r"block/feedforward/router/kernel$", PartitionSpec(None, "fsdp")),
-    (r"block/.*(query|key|value|in|gate)/kernel$", PartitionSpec(None, "fsdp")),
-    (r"block/(cross_)?attention/out/kernel$", PartitionSpec(None, None, None, "fsdp")),
-    (r"block/feedforward/out/kernel$", PartitionSpec(None, None, "fsdp")),
-    (r"embed/embedding$", PartitionSpec(None, "fsdp")),
+    (r"block/.*(query|key|value|in|gate)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"block/(cross_)?attention/out/kernel$", PartitionSpec(None, "tensor", None, "fsdp")),
+    (r"block/feedforward/out/kernel$", PartitionSpec(None, "tensor", "fsdp")),
+    (r"embed/embedding$", PartitionSpec("tensor", "fsdp")),
     (r"values/embedding$", PartitionSpec(None, None, "fsdp")),
     (r"(positions|types)/embedding$", PartitionSpec()),  # small, and split they would have to be gathered twice a step
-    (r"(head|head/dense|pooler)/kernel$", PartitionSpec("fsdp")),
+    (r"head/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(head/dense|pooler)/kernel$", PartitionSpec("fsdp")),
     (r"(bias|scale)$", PartitionSpec()),
     (r"(step|skipped|count|count_m2|ns_coeffs)$", PartitionSpec()),
     (r"/(b1|weight_sum|step_count|max_lr)$", PartitionSpec()),  # of schedule_free
 )
 
 ACTIVATIONS = {
-    "hidden": ROWS,
-    "embedding": PartitionSpec(),  # gathered whole before rows are looked up in it, as a layer's weights are
+    "hidden": PartitionSpec(meshes.ROWS, "sequence"),
+    "embedding": PartitionSpec("tensor"),  # its width is gathered before rows are looked up, as a layer's weights are
+    "experts": PartitionSpec(tuple(axis for axis in meshes.ROWS if axis != "expert"), "expert"),  # tokens go to them
 }
 
 
@@ -54,6 +60,14 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 def rows(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays whose first axis is a batch's rows."""
     return NamedSharding(mesh, ROWS)
+
+
+def check_lengths(mesh: Mesh, row: Batch) -> None:
+    """Refuse a row whose tokens, or those of its encoder, do not divide along the axis sequence."""
+    count = mesh.shape["sequence"]
+    for length in sorted({field.shape[-1] for field in row if field is not None and np.ndim(field)}):
+        if length % count:
+            raise Refusal(f"parallel.mesh.sequence is {count}: it must divide {length}, the tokens of a row.")
 
 
 def constrain(mesh: Mesh) -> Callable[[Any, str], Any]:

@@ -80,7 +80,10 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
-    model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+    view = Transformer(_unrolled(config.model))
+    how, model = config.parallel.compile, view
+    if how == "jit":
+        model = Transformer(view.config, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
     _check_patterns("train.group_norms", config.train.group_norms, names)
@@ -93,7 +96,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     drawn = lambda: from_params(initial(model, jax.random.key(config.seed)))
 
     sources = [part.name for part in tokens.parts] if len(tokens.parts) > 1 else []
-    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources)
+    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources, compiling.ACROSS[how])
     shape = jax.eval_shape(drawn)
     layout = rules.shardings(shape, mesh)
     template = jax.tree.map(
@@ -138,10 +141,10 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     trained = [mine for part, mine in zip(tokens.parts, train, strict=True) if part.weight]
     counts = heldout.counted(batches.spread(trained, goal.shape, config.seed, heldout.COUNTED), config.model)
     row = next(batches.spread(trained, goal.shape, config.seed, 1))
+    rules.check_lengths(mesh, row)
     specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))
-    view = Transformer(_unrolled(config.model))
     return Run(
         config=config,
         store=tokens,
@@ -149,7 +152,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         batch=lambda k: batches.batch(train_rows, k, size, rows),
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
-        step=compiling.compile_step(step, shape, mesh),
+        step=compiling.compile_step(step, shape, mesh, how),
         held_out=lambda count: list(batches.spread(held_out, goal.shape, config.seed, count)),
         usual=heldout.usual(counts, [specials.end, *specials.unwritten]),
         is_whole=goal.is_whole,

@@ -22,11 +22,14 @@ def _compiled(loss, params):
     return lowered.as_text(), lowered.compile()(params)
 
 
-def _program(tiny, random_params, **overrides):
+def _loss(tiny, random_params, **overrides):
     model = Transformer(tiny(model__family="llama", **overrides).model)
     rows = IDS, POSITIONS, SEGMENTS
-    loss = lambda params: jnp.sum(model.apply({"params": params}, *rows).hidden * DIRECTION)
-    return _compiled(loss, random_params(model))
+    return lambda params: jnp.sum(model.apply({"params": params}, *rows).hidden * DIRECTION), random_params(model)
+
+
+def _program(tiny, random_params, **overrides):
+    return _compiled(*_loss(tiny, random_params, **overrides))
 
 
 def _assert_same(one, other):
@@ -49,11 +52,23 @@ def test_scan_is_unroll(tiny, random_params, unrolled):
 
 def test_remat_computes_more_and_the_same(tiny, random_params, unrolled):
     products = [unrolled[0].count("stablehlo.dot_general")]
-    for remat in ("dots", "full"):
+    for remat in ("dots", "attention", "full"):
         text, values = _program(tiny, random_params, model__unroll=3, model__remat=remat)
         products.append(text.count("stablehlo.dot_general"))
         _assert_same(values, unrolled[1])
-    assert products[0] < products[1] < products[2]
+    assert products[0] < products[1] < products[2] < products[3]
+
+
+@pytest.mark.parametrize("unroll", [1, 3])
+def test_remat_in_the_memory_of_the_host(tiny, random_params, unrolled, unroll):
+    """As many products as with "dots", whose results a TPU sends away and fetches again."""
+    kept, _ = _program(tiny, random_params, model__unroll=unroll, model__remat="dots")
+    text, values = _program(tiny, random_params, model__unroll=unroll, model__remat="offload")
+    assert text.count("stablehlo.dot_general") == kept.count("stablehlo.dot_general")
+    _assert_same(values, unrolled[1])
+    loss, params = _loss(tiny, random_params, model__unroll=unroll, model__remat="offload")
+    text = jax.jit(jax.grad(loss)).trace(params).lower(lowering_platforms=("tpu",)).as_text()
+    assert '"pinned_host"' in text and '"device"' in text
 
 
 def test_remat_in_a_scan(tiny, random_params, unrolled):

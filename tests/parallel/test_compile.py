@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from lm import trees
 from lm.batch import Batch
@@ -13,27 +12,9 @@ from lm.objective.losses import Rows
 from lm.optim import build
 from lm.parallel import compile as compiling
 from lm.parallel import rules
-from lm.parallel.mesh import AXES, make_mesh
+from lm.parallel.mesh import make_mesh
 from lm.train import state as states
 from lm.train.step import make_step
-
-
-@pytest.fixture(scope="module")
-def train(assembled, random_state, random_batch):
-    """Return a function: config and mesh → metrics of 5 steps, the last state, and whether the first was deleted."""
-
-    def run(config, mesh):
-        create, step = assembled(config, mesh)
-        first = state = jax.device_put(random_state(create), rules.shardings(jax.eval_shape(create), mesh))
-        step = compiling.compile_step(step, state, mesh)
-        found = []
-        for number in range(5):
-            state, metrics = step(state, jax.device_put(random_batch(number), rules.rows(mesh)))
-            found.append(metrics)
-        return found, state, all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
-
-    return run
-
 
 # What differs in how it is laid out; the paths of every family are those of tests/parallel/test_rules.py.
 CASES = {
@@ -61,9 +42,9 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def single(request, tiny, train):
+def single(request, tiny, train, mesh_of):
     """Return the model's overrides, and the metrics on one device."""
-    mesh = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), AXES)
+    mesh = mesh_of(data=1)
     case = CASES[request.param]
     model = {f"model.{name}": value for name, value in case.items()}
     found, _, is_donated = train(tiny(**model), mesh)
@@ -119,7 +100,7 @@ def _bowl(forward, params, batch, key):
 
 
 @pytest.mark.parametrize("name", ["adafactor", "lamb", "muon", "schedule_free"])
-def test_a_step_of_other_optimizers_is_that_of_one_device(tiny, name):
+def test_a_step_of_other_optimizers_is_that_of_one_device(tiny, mesh_of, name):
     """Those that look at more than one number at a time, or keep weights of their own; and averages of weights."""
     config = tiny(optimizer__name=name, optimizer__clip=0.5, train__ema=0.0 if name == "schedule_free" else 0.5)
     optimizer = build.optimizer(config.optimizer, lambda step: 0.1)
@@ -130,7 +111,7 @@ def test_a_step_of_other_optimizers_is_that_of_one_device(tiny, name):
     batch = Batch(*[generator.normal(size=(8, 6)).astype("float32")] * 5, np.zeros(8, "int32"))
     after = []
     for data, fsdp in ((1, 1), (4, 2)):
-        mesh = Mesh(np.asarray(jax.devices()[: data * fsdp]).reshape(data, fsdp), AXES)
+        mesh = mesh_of(data=data, fsdp=fsdp)
         state = compiling.initialise(lambda: states.create(params, optimizer, config.train.ema > 0), mesh)
         compiled = compiling.compile_step(step, state, mesh)
         for _ in range(2):
@@ -141,18 +122,18 @@ def test_a_step_of_other_optimizers_is_that_of_one_device(tiny, name):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=path)
 
 
-def test_state_before_the_first_step_does_not_depend_on_the_mesh(tiny, assembled):
+def test_state_before_the_first_step_does_not_depend_on_the_mesh(tiny, assembled, mesh_of):
     config = tiny()
     create, _ = assembled(config)
-    whole = compiling.initialise(create, Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), AXES))
-    split = compiling.initialise(create, Mesh(np.asarray(jax.devices()).reshape(1, 8), AXES))
+    whole = compiling.initialise(create, mesh_of(data=1))
+    split = compiling.initialise(create, mesh_of(fsdp=8))
     assert split.params["embed"]["embedding"].addressable_shards[0].data.shape == (64, 3)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)
 
 
-def test_a_state_from_parameters_that_there_are_lies_over_the_mesh_and_takes_them(tiny):
-    mesh = Mesh(np.asarray(jax.devices()[:4]).reshape(2, 2), AXES)
+def test_a_state_from_parameters_that_there_are_lies_over_the_mesh_and_takes_them(tiny, mesh_of):
+    mesh = mesh_of(data=2, fsdp=2)
     values = {"decoder": {"block": {"query": {"kernel": np.arange(2 * 6 * 5, dtype=np.float32).reshape(2, 6, 5)}}}}
     optimizer = build.optimizer(tiny().optimizer, lambda step: 0.1)
     given = jax.device_put(values, rules.shardings(values, mesh))

@@ -1,20 +1,18 @@
 """Where the rules put each leaf of a state."""
 
 import jax
-import ml_collections
 import pytest
 
 from lm import trees
 from lm.families.catalog import FAMILIES
 from lm.optim.optimizers import OPTIMIZERS
 from lm.parallel import rules
-from lm.parallel.mesh import make_mesh
 from lm.refusal import Refusal
 
 
 @pytest.fixture(scope="module")
-def mesh():
-    return make_mesh(ml_collections.ConfigDict({"data": 2, "fsdp": 4}), 8, 1)
+def mesh(mesh_of):
+    return mesh_of(data=2, fsdp=4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -38,9 +36,9 @@ def test_every_matrix_is_split_along_its_width(tiny, assembled, mesh, family):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_state_of_every_optimizer_has_its_place(tiny, assembled, name):
+def test_the_state_of_every_optimizer_has_its_place(tiny, assembled, mesh_of, name):
     """Where a leaf has the shape of its parameter, it is laid out as that is; everything else is whole."""
-    mesh = make_mesh(ml_collections.ConfigDict({"data": 4, "fsdp": 2}), 8, 1)
+    mesh = mesh_of(data=4, fsdp=2)
     ema = 0.0 if name == "schedule_free" else 0.5
     state = jax.eval_shape(assembled(tiny(optimizer__name=name, train__ema=ema))[0])
     shardings = dict(zip(trees.paths(state), jax.tree.leaves(rules.shardings(state, mesh)), strict=True))
@@ -66,6 +64,16 @@ def test_widths_that_do_not_divide_are_named(tiny, assembled, mesh):
 def test_a_path_without_rule_is_an_error(mesh):
     with pytest.raises(ValueError, match="no rule matches 'unheard/of'"):
         rules.shardings({"unheard": {"of": jax.ShapeDtypeStruct((8,), "float32")}}, mesh)
+
+
+def test_lengths_that_do_not_divide_are_named(mesh_of, random_batch):
+    row = jax.tree.map(lambda field: field[0], random_batch(length=12, encoder_length=11))
+    rules.check_lengths(mesh_of(sequence=1), row)
+    rules.check_lengths(
+        mesh_of(sequence=4), row._replace(encoder_inputs=None, encoder_segments=None, encoder_positions=None)
+    )
+    with pytest.raises(Refusal, match=r"parallel\.mesh\.sequence is 4: it must divide 11, the tokens of a row\."):
+        rules.check_lengths(mesh_of(sequence=4), row)
 
 
 def test_rows_are_split_over_all_devices(mesh):

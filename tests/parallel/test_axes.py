@@ -1,0 +1,73 @@
+"""Every axis of a mesh, alone and with others: twenty steps are those of one device."""
+
+import jax
+import numpy as np
+import pytest
+
+STEPS, LENGTHS = 20, {"length": 12, "encoder_length": 8}
+EXPERTS = {"family": "mixtral", "layers": 2, "unroll": 1, "experts": 4}
+CASES = {
+    "decoder": {"family": "llama", "layers": 2, "unroll": 1},
+    "both": {"family": "t5", "layers": 2, "encoder_layers": 2, "unroll": 1},
+    "experts, sorted": EXPERTS,
+    "experts with places": EXPERTS | {"bias": True, "dispatch": "capacity", "expert_capacity": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def single(request, tiny, train, mesh_of):
+    """Return the model's overrides, and the metrics on one device."""
+    model = {f"model.{name}": value for name, value in CASES[request.param].items()} | {"model.context": 12}
+    return model, train(tiny(**model), mesh_of(data=1), STEPS, **LENGTHS)[0]
+
+
+@pytest.mark.parametrize(
+    ("single", "sizes"),
+    [
+        ("decoder", {"data": 4, "tensor": 2}),
+        ("decoder", {"data": 2, "sequence": 4}),
+        ("decoder", {"slice": 2, "fsdp": 2, "tensor": 2}),
+        ("decoder", {"fsdp": 2, "sequence": 2, "tensor": 2}),
+        ("both", {"fsdp": 2, "sequence": 2, "tensor": 2}),
+        ("experts, sorted", {"fsdp": 2, "expert": 2, "tensor": 2}),
+        ("experts with places", {"expert": 4, "tensor": 2}),
+        ("experts with places", {"fsdp": 2, "expert": 2, "sequence": 2}),
+    ],
+    indirect=["single"],
+    ids=lambda value: value if isinstance(value, str) else "-".join(f"{axis}{size}" for axis, size in value.items()),
+)
+def test_steps_are_those_of_one_device(tiny, train, mesh_of, single, sizes):
+    model, expected = single
+    found, state, is_donated = train(tiny(**model), mesh_of(**sizes), STEPS, **LENGTHS)
+    assert is_donated and len({float(metrics["loss"]) for metrics in found}) == STEPS
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-5)
+        np.testing.assert_allclose(one["grad_norm"], other["grad_norm"], rtol=1e-3)
+    block = state.params["decoder"]["block"]
+    share = lambda leaf: leaf.size // leaf.addressable_shards[0].data.size
+    split = sizes.get("fsdp", 1) * sizes.get("tensor", 1)
+    assert share(block["attention"]["query"]["kernel"]) == share(state.params["embed"]["embedding"]) == split
+    if "experts" in block["feedforward"]:
+        assert share(block["feedforward"]["experts"]["in"]["kernel"]) == split * sizes["expert"]
+
+
+@pytest.mark.parametrize("single", ["decoder", "both", "experts with places"], indirect=True)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_pmap_is_jit(tiny, train, mesh_of, single, accumulate):
+    model, expected = single
+    config = tiny(**model, parallel__compile="pmap", train__accumulate=accumulate)
+    found, state, is_donated = train(config, mesh_of(data=4), STEPS, **LENGTHS)
+    assert is_donated and all(len(leaf.addressable_shards) == 4 for leaf in jax.tree.leaves(state))
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=1e-5 if name == "loss" else 1e-3, err_msg=name)
+
+
+def test_devices_under_pmap_drop_each_their_own(tiny, train, mesh_of):
+    """With dropout they are no longer one device's numbers, nor are two devices' masks alike."""
+    losses = [
+        float(train(tiny(model__dropout=0.5, parallel__compile="pmap"), mesh_of(data=count), 1)[0][0]["loss"])
+        for count in (1, 2, 4)
+    ]
+    assert len(set(losses)) == 3
