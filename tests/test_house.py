@@ -31,6 +31,7 @@ FLOORS = {
     4: ["generate"],
     5: ["evaluate"],
     6: ["train"],
+    7: ["plan"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

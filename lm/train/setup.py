@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 from jax.sharding import Mesh
 
 from lm import checkpoint, workdir
@@ -29,6 +30,7 @@ from lm.optim import build, schedules
 from lm.parallel import attention, rules
 from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
+from lm.parallel.processes import alone
 from lm.refusal import Refusal
 from lm.train import state as states
 from lm.train.step import make_step
@@ -45,7 +47,8 @@ class Run(NamedTuple):
     text. is_whole: whether every token is a target.
     step: (state, batch) → (state, metrics), compiled. score: (params, batch) → heldout.Sums, compiled.
     create: () → the State before the first step. restore: step → the State saved then.
-    bundle: State → a Bundle to sample from. tokens: steps → training tokens in them.
+    bundle: State → a Bundle that each process can sample from alone; all ask for it together.
+    tokens: steps → training tokens in them.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -120,7 +123,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
                 f"{folder} was trained on other data: its tokens have the fingerprint {saved['fingerprint'][:12]}, "
                 f"those here have {tokens.fingerprint[:12]}; use another --workdir."
             )
-        scalar = lambda value, like: jax.device_put(jax.numpy.asarray(value, like.dtype), like.sharding)
+        scalar = lambda value, like: jax.device_put(np.asarray(value, like.dtype), like.sharding)
         return states.State(
             step=scalar(number, template.step),
             params=checkpoint.restore(path, "params", template.params),
@@ -166,7 +169,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         score=jax.jit(heldout.scorer(goal.loss, forward(over_mesh), heldout.usual(counts))),
         create=create,
         restore=restore,
-        bundle=lambda state: Bundle(config, view, states.evaluated(state), tokens.tokenizer),
+        bundle=lambda state: Bundle(config, view, alone(states.evaluated(state)), tokens.tokenizer),
         tokens=lambda steps: growth.before(steps) * config.model.context,
     )
 
