@@ -13,9 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.batch import Batch
+from lm.config.objective import has_prefix
 from lm.data.pairs import Pair
 from lm.data.windows import Window
 from lm.generate import decode, prepare, samplers
+from lm.model import kernels
 from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import Objective, Setting
 from lm.objective.catalog import objective
@@ -90,11 +92,10 @@ def decode_step(config: ml_collections.FrozenConfigDict, mesh: Mesh, rows: int) 
 
 
 def _model(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> Transformer:
-    """Return the model on the mesh, its layers a loop unless the config says else, as they are on a TPU."""
-    section = config.model.to_dict()
-    section["unroll"] = section["unroll"] or 1
-    section = ml_collections.FrozenConfigDict(section)
-    return Transformer(section, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+    """Return the model on the mesh, as a run on its devices has it."""
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    placed = {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
+    return Transformer(compiling.settled(config.model, mesh), kernels.ATTENDS[kernel].attend, **placed)
 
 
 def _setting(model: ml_collections.FrozenConfigDict) -> Setting:
