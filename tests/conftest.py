@@ -156,11 +156,14 @@ def assembled(setting):
     from lm.objective.catalog import objective
     from lm.optim import build, schedules
     from lm.parallel import rules
+    from lm.parallel.compile import ACROSS
     from lm.train import state as states
     from lm.train.step import make_step
 
     def assemble(config, mesh=None):
-        placed = {} if mesh is None else {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
+        how, placed = config.parallel.compile, {}
+        if mesh is not None and how == "jit":
+            placed = {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
         model = Transformer(config.model, **placed)
         schedule = schedules.schedule(config.schedule, config.train.steps)
         optimizer = build.optimizer(config.optimizer, schedule)
@@ -170,7 +173,8 @@ def assembled(setting):
             return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
         goal = objective(config.objective, setting(config.model))
-        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train)
+        across = ACROSS[how]
+        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=across)
 
     return assemble
 

@@ -114,6 +114,7 @@ def test_catalogs_say_what_the_schema_says():
     from lm.objective.catalog import OBJECTIVES
     from lm.optim.optimizers import OPTIMIZERS
     from lm.optim.schedules import DECAYS, SHAPES
+    from lm.parallel.compile import ACROSS
     from lm.text.learn import KINDS
     from lm.text.normalize import FORMS
 
@@ -127,6 +128,7 @@ def test_catalogs_say_what_the_schema_says():
         "model.init": set(INITS),
         "model.activation": set(ACTIVATIONS),
         "model.remat": {"none", *REMAT},
+        "parallel.compile": set(ACROSS),
         "objective.name": set(OBJECTIVES),
         "optimizer.name": set(OPTIMIZERS),
         "schedule.name": set(SHAPES),

@@ -94,6 +94,12 @@ FIELDS = {
             ("tensor", 1, "devices along which heads, feed-forward width and vocabulary are split"),
         )
     },
+    "parallel.compile": Field(
+        "jit",
+        "how a step is compiled for several devices",
+        one_of(jit="over the mesh", pmap="for each device and its rows, with a whole state: plain data parallelism"),
+        FREE,
+    ),
     "parallel.matmul_precision": Field(
         "default",
         "precision of float32 matrix products (on TPU the default rounds to bfloat16)",
@@ -143,6 +149,13 @@ def check(flat: Mapping[str, Any]) -> None:
         raise Refusal(
             f"train.batch_warmup_steps is {warmup}: train.noise_scale needs two micro-batches from the first step on."
         )
+    if flat["parallel.compile"] == "pmap":
+        others = [name for name in flat if name.startswith("parallel.mesh.") and not name.endswith(".data")]
+        for name in others:
+            if flat[name] != 1:
+                raise Refusal(f"{name} is {flat[name]}: under parallel.compile=pmap there is only data; set it to 1.")
+        if flat["train.noise_scale"]:
+            raise Refusal("train.noise_scale is True: under parallel.compile=pmap it is not measured; set it to False.")
     rest = [name for name in flat if name.startswith("parallel.mesh.") and flat[name] == -1]
     if len(rest) > 1:
         raise Refusal(f"{' and '.join(rest)} are -1: only one of them can take the rest.")

@@ -1,21 +1,47 @@
 """A pure step in; the same step compiled over a mesh out."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.parallel import rules
 
+_DEVICES = "devices"
 
-def compile_step(step: Callable, state: Any, mesh: Mesh) -> Callable:
-    """Return `jit(step)`: the state is donated and keeps its layout, the batch is split by rows.
+
+class Across(NamedTuple):
+    """How a step sees devices. total: a tree of sums over the rows it sees → the same over all rows; own: key → key of
+    the rows it sees."""
+
+    total: Callable[[Any], Any]
+    own: Callable[[Any], Any]
+
+
+# Under jit a step sees all rows, under pmap each device's own.
+ACROSS = {
+    "jit": Across(lambda tree: tree, lambda key: key),
+    "pmap": Across(
+        lambda tree: jax.lax.psum(tree, _DEVICES), lambda key: jax.random.fold_in(key, jax.lax.axis_index(_DEVICES))
+    ),
+}
+
+
+def compile_step(step: Callable, state: Any, mesh: Mesh, how: str = "jit") -> Callable:
+    """Return the step compiled: the state is donated and keeps its layout, the batch is split by rows.
 
     Args:
-      step: (state, batch) → (state, metrics).
+      step: (state, batch) → (state, metrics), made for ACROSS[how].
       state: a State of arrays or of their shapes.
+      how: "jit" over the mesh; "pmap": every device has a whole state.
     """
+    if how == "pmap":
+        mapped = jax.pmap(
+            step, _DEVICES, in_axes=(None, 0), out_axes=None, devices=list(mesh.devices.flat), donate_argnums=0
+        )
+        split = lambda field: field.reshape(mesh.size, -1, *field.shape[1:])
+        return lambda state, batch: mapped(state, jax.tree.map(split, batch))
     layout = rules.shardings(state, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, in_shardings=(layout, rules.rows(mesh)), out_shardings=(layout, whole), donate_argnums=0)

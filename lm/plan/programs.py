@@ -25,12 +25,13 @@ from lm.parallel import compile as compiling
 from lm.parallel import prepared, rules
 from lm.text.tokenizer import Specials
 from lm.train import state as states
+from lm.train.setup import settled
 from lm.train.step import make_step
 from lm.weights.bundle import shapes
 
 
 def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stages.Lowered:
-    """Return the lowered step of training: (State, Batch) → (State, metrics), the State donated.
+    """Return the lowered step of training under jit: (State, Batch) → (State, metrics), the State donated.
 
     Args:
       config: resolved; its model has a vocabulary.
@@ -90,11 +91,8 @@ def decode_step(config: ml_collections.FrozenConfigDict, mesh: Mesh, rows: int) 
 
 
 def _model(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> Transformer:
-    """Return the model on the mesh, its layers a loop unless the config says else, as they are on a TPU."""
-    section = config.model.to_dict()
-    section["unroll"] = section["unroll"] or 1
-    section = ml_collections.FrozenConfigDict(section)
-    return Transformer(section, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+    """Return the model on the mesh."""
+    return Transformer(settled(config.model, mesh), constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
 
 
 def _setting(model: ml_collections.FrozenConfigDict) -> Setting:

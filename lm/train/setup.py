@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 
 from lm import checkpoint, workdir
 from lm.batch import Batch
@@ -77,7 +78,10 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
-    model = Transformer(_unrolled(config.model), constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+    view = Transformer(settled(config.model, mesh))
+    how, model = config.parallel.compile, view
+    if how == "jit":
+        model = Transformer(view.config, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
     _check_patterns("train.group_norms", config.train.group_norms, names)
@@ -90,7 +94,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     drawn = lambda: from_params(initial(model, jax.random.key(config.seed)))
 
     sources = [part.name for part in tokens.parts] if len(tokens.parts) > 1 else []
-    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources)
+    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources, compiling.ACROSS[how])
     shape = jax.eval_shape(drawn)
     layout = rules.shardings(shape, mesh)
     template = jax.tree.map(
@@ -139,7 +143,6 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))
-    view = Transformer(_unrolled(config.model))
     return Run(
         config=config,
         store=tokens,
@@ -147,7 +150,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         batch=lambda k: batches.batch(train_rows, k, size, rows),
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
-        step=compiling.compile_step(step, shape, mesh),
+        step=compiling.compile_step(step, shape, mesh, how),
         held_out=lambda count: list(batches.spread(held_out, goal.shape, config.seed, count)),
         usual=heldout.usual(counts, [specials.end, *specials.unwritten]),
         is_whole=goal.is_whole,
@@ -171,11 +174,14 @@ def _check_patterns(field: str, patterns: Sequence[str], names: list[str]) -> No
             raise Refusal(f"{field} has {pattern!r}: no parameter's path matches it; they are such as {names[0]!r}.")
 
 
-def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
-    """Return the model section with `unroll` settled for this backend."""
+def settled(section: Any, mesh: Mesh) -> ml_collections.FrozenConfigDict:
+    """Return the model section with what depends on the devices settled."""
     values = section.to_dict()
     longest = max(section.layers, section.encoder_layers or 0)
-    values["unroll"] = values["unroll"] or (1 if jax.default_backend() == "tpu" else longest)
+    platform = mesh.devices.flat[0].platform
+    values["unroll"] = values["unroll"] or (1 if platform == "tpu" else longest)
+    if values["projections"] == "auto":
+        values["projections"] = "joined" if platform == "cpu" and mesh.shape["tensor"] == 1 else "apart"
     return ml_collections.FrozenConfigDict(values)
 
 

@@ -11,6 +11,7 @@ import optax
 from lm.batch import Batch
 from lm.growth import Growth
 from lm.objective.base import Forward, Objective
+from lm.parallel.compile import ACROSS, Across
 from lm.train import measures
 from lm.train.state import State
 
@@ -23,8 +24,11 @@ def make_step(
     seed: int,
     section: Any,
     sources: Sequence[str] = (),
+    across: Across = ACROSS["jit"],
 ) -> Callable[[State, Batch], tuple[State, dict]]:
-    """Return the step; `section` is config.train, `sources` names a mixture's parts. Its metrics are scalars:
+    """Return the step; `section` is config.train, `sources` names a mixture's parts, `across` says what rows it sees.
+
+    Its metrics are scalars:
 
     loss: mean of −log p(target) over the batch's weights, nats per token. objective: the same with what the
     objective adds, which is what the step makes smaller. grad_norm: of the mean gradient, before clipping.
@@ -46,11 +50,12 @@ def make_step(
         return total, weight, by_params, parts, routed, noise
 
     def step(state: State, batch: Batch) -> tuple[State, dict]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = across.own(jax.random.fold_in(jax.random.key(seed), state.step))
         if section.accumulate == 1:
             total, weight, by_params, parts, routed, noise = gradient(state.params, batch, key)
         else:
             total, weight, by_params, parts, routed, noise = _accumulated(gradient, state, batch, key, section)
+        total, weight, by_params, parts, routed = across.total((total, weight, by_params, parts, routed))
         weight = jnp.maximum(weight, 1)
         by_params = jax.tree.map(lambda leaf, like: (leaf / weight).astype(like.dtype), by_params, state.params)
         squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(by_params)])

@@ -32,7 +32,7 @@ def train(assembled, random_state, random_batch):
     def run(config, mesh, steps=5, **lengths):
         create, step = assembled(config, mesh)
         first = state = jax.device_put(random_state(create), rules.shardings(jax.eval_shape(create), mesh))
-        step = compiling.compile_step(step, state, mesh)
+        step = compiling.compile_step(step, state, mesh, config.parallel.compile)
         found = []
         for number in range(steps):
             state, metrics = step(state, jax.device_put(random_batch(number, **lengths), rules.rows(mesh)))

@@ -1,7 +1,14 @@
 """Every axis of a mesh, alone and with others: twenty steps are those of one device."""
 
+import re
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from lm.parallel import compile as compiling
+from lm.train.setup import settled
 
 STEPS, LENGTHS = 20, {"length": 12, "encoder_length": 8}
 EXPERTS = {"family": "mixtral", "layers": 2, "unroll": 1, "experts": 4}
@@ -48,3 +55,49 @@ def test_steps_are_those_of_one_device(tiny, train, mesh_of, single, sizes):
     assert share(block["attention"]["query"]["kernel"]) == share(state.params["embed"]["embedding"]) == split
     if "experts" in block["feedforward"]:
         assert share(block["feedforward"]["experts"]["in"]["kernel"]) == split * sizes["expert"]
+
+
+@pytest.mark.parametrize("single", ["decoder", "both", "experts with places"], indirect=True)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_pmap_is_jit(tiny, train, mesh_of, single, accumulate):
+    model, expected = single
+    config = tiny(**model, parallel__compile="pmap", train__accumulate=accumulate)
+    found, state, is_donated = train(config, mesh_of(data=4), STEPS, **LENGTHS)
+    assert is_donated and all(len(leaf.addressable_shards) == 4 for leaf in jax.tree.leaves(state))
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=1e-5 if name == "loss" else 1e-3, err_msg=name)
+
+
+def test_devices_under_pmap_drop_each_their_own(tiny, train, mesh_of):
+    """With dropout they are no longer one device's numbers, nor are two devices' masks alike."""
+    losses = [
+        float(train(tiny(model__dropout=0.5, parallel__compile="pmap"), mesh_of(data=count), 1)[0][0]["loss"])
+        for count in (1, 2, 4)
+    ]
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("case", "sizes", "kinds"),
+    [
+        ({"family": "gpt2"}, {"data": 4}, {"all-reduce"}),
+        ({"family": "gpt2"}, {"tensor": 2}, {"all-reduce"}),
+        ({"family": "llama"}, {"tensor": 2}, {"all-reduce"}),
+        ({"family": "llama"}, {"sequence": 2}, {"all-reduce", "all-gather"}),
+        ({"family": "llama"}, {"fsdp": 2}, {"all-reduce", "all-gather"}),
+        (CASES["experts with places"], {"expert": 4}, {"all-reduce", "all-to-all"}),
+    ],
+    ids=["rows", "heads with biases", "heads", "tokens", "parameters", "experts"],
+)
+def test_devices_tell_each_other_no_more_than_they_must(tiny, assembled, random_batch, mesh_of, case, sizes, kinds):
+    mesh = mesh_of(**sizes)
+    model = {"model.layers": 2, "model.unroll": 1, "model.context": 12}
+    model |= {f"model.{name}": value for name, value in case.items()}
+    config = tiny(**model)
+    create, step = assembled(tiny(**model, model__projections=settled(config.model, mesh).projections), mesh)
+    state, batch = jax.eval_shape(create), jax.eval_shape(lambda: jax.tree.map(jnp.asarray, random_batch(0, **LENGTHS)))
+    text = compiling.compile_step(step, state, mesh).lower(state, batch).compile().as_text()
+    found = re.findall(r" (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(", text)
+    assert set(found) == kinds
