@@ -147,17 +147,32 @@ def describe(tree: Any) -> dict[str, str]:
 class Saver:
     """Saves in the background, one checkpoint at a time, and keeps the newest and the best.
 
+    Of several processes each has a Saver, and all save together; what is no array is the main one's to write.
+
     folder: where the steps go. latest, best: how many to keep. say: receives a line when a step is safe.
+    is_main: whether this is the main process. agree: has that one call a function, while all others wait.
     """
 
-    def __init__(self, folder: Path, latest: int, best: int, say: Callable[[str], None]):
+    def __init__(
+        self,
+        folder: Path,
+        latest: int,
+        best: int,
+        say: Callable[[str], None],
+        is_main: bool = True,
+        agree: Callable[[Callable[[], Any]], Any] = lambda make: make(),
+    ):
         import orbax.checkpoint as ocp  # late, since who reads needs none of it
 
         self._folder, self._latest, self._best, self._say = folder, latest, best, say
+        self._is_main, self._agree = is_main, agree
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        for left in folder.glob("*orbax-checkpoint-tmp*"):
+        agree(self._clean)
+
+    def _clean(self) -> None:
+        for left in self._folder.glob("*orbax-checkpoint-tmp*"):
             shutil.rmtree(left, ignore_errors=True)
 
     def save(self, step: int, items: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -169,8 +184,8 @@ class Saver:
 
         self.wait()
         path = self._folder / str(step)
-        if path.exists():  # left by a kill between Orbax's commit and the manifest, or set aside badly
-            shutil.rmtree(path)
+        # left by a kill between Orbax's commit and the manifest, or set aside badly
+        self._agree(lambda: shutil.rmtree(path) if path.exists() else None)
         facts = facts | {"step": step, "leaves": {name: describe(tree) for name, tree in items.items()}}
         saves = {name: ocp.args.StandardSave(_copied(tree)) for name, tree in items.items()}
         self._checkpointer.save(path.absolute(), args=ocp.args.Composite(**saves))
@@ -195,7 +210,9 @@ class Saver:
 
     def _finish(self, path: Path, facts: dict[str, Any]) -> None:
         try:
-            self._checkpointer.wait_until_finished()
+            self._checkpointer.wait_until_finished()  # and with it all processes
+            if not self._is_main:
+                return
             files = {
                 file.relative_to(path).as_posix(): _digest(file) for file in sorted(path.rglob("*")) if file.is_file()
             }

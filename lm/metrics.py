@@ -72,6 +72,19 @@ class Writer:
         self._mirrors.close()
 
 
+class Unwritten:
+    """The Writer of a process that is not the main one: nothing is written."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Leave it to the main process."""
+
+    def sync(self) -> None:
+        """Nothing is to be kept."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class Progress:
     """A bar with loss, tokens per second and time left; plain lines where the output is no terminal."""
 

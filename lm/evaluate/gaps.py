@@ -134,6 +134,11 @@ def cut(ids: Iterable[int], specials: Specials) -> dict[int, list[int]]:
     return found
 
 
+def has_spans(config: Any) -> bool:
+    """Say whether an objective hides spans."""
+    return config.objective.name in ("span", "mixture")
+
+
 def measure(bundle: Bundle, rows: Callable[[int], Sequence[Batch]], usual: int) -> dict[str, float]:
     """Return what `exact` does of the spans in ROWS held-out rows, of an objective that has any.
 
@@ -142,7 +147,7 @@ def measure(bundle: Bundle, rows: Callable[[int], Sequence[Batch]], usual: int) 
       rows: count → so many held-out rows.
       usual: the most frequent token of the text.
     """
-    if bundle.config.objective.name not in ("span", "mixture"):
+    if not has_spans(bundle.config):
         return {}
     return exact(spans(bundle, rows(ROWS)), usual)
 

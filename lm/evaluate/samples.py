@@ -22,7 +22,7 @@ def draw(bundle: Bundle, rows: Sequence[Batch], prompt: str) -> list[str]:
         return _spelled(bundle, gaps.masked(bundle, rows))
     if config.objective.name == "classify":
         return _classes(bundle, rows)
-    if config.objective.name in ("span", "mixture"):
+    if gaps.has_spans(config):
         return _spelled(bundle, gaps.spans(bundle, rows))
     if config.objective.name == "seq2seq":
         return _answers(bundle, rows)

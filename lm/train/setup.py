@@ -10,17 +10,19 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 from jax.sharding import Mesh
 
 from lm import checkpoint, workdir
 from lm.batch import Batch
 from lm.config import run
 from lm.config.field import split
-from lm.config.objective import check_head
+from lm.config.objective import check_head, has_prefix
 from lm.config.resolve import bind, flatten
 from lm.costs import devices, flops
 from lm.data import batches, facts, store, windows
 from lm.evaluate import heldout
+from lm.model import kernels
 from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import setting_of
 from lm.objective.catalog import objective
@@ -28,6 +30,7 @@ from lm.optim import build, schedules
 from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
 from lm.parallel import rules
+from lm.parallel.processes import alone
 from lm.refusal import Refusal
 from lm.train import state as states
 from lm.train.step import make_step
@@ -44,7 +47,8 @@ class Run(NamedTuple):
     text. is_whole: whether every token is a target.
     step: (state, batch) → (state, metrics), compiled. score: (params, batch) → heldout.Sums, compiled.
     create: () → the State before the first step. restore: step → the State saved then.
-    bundle: State → a Bundle to sample from. tokens: steps → training tokens in them.
+    bundle: State → a Bundle that each process can sample from alone; all ask for it together.
+    tokens: steps → training tokens in them.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -79,9 +83,10 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     view = Transformer(settled(config.model, mesh))
-    how, model = config.parallel.compile, view
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    how, model = config.parallel.compile, view.clone(attend=kernels.ATTENDS[kernel].attend)
     if how == "jit":
-        model = Transformer(view.config, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+        model = model.clone(constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
     _check_patterns("train.group_norms", config.train.group_norms, names)
@@ -114,7 +119,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
                 f"{folder} was trained on other data: its tokens have the fingerprint {saved['fingerprint'][:12]}, "
                 f"those here have {tokens.fingerprint[:12]}; use another --workdir."
             )
-        scalar = lambda value, like: jax.device_put(jax.numpy.asarray(value, like.dtype), like.sharding)
+        scalar = lambda value, like: jax.device_put(np.asarray(value, like.dtype), like.sharding)
         return states.State(
             step=scalar(number, template.step),
             params=checkpoint.restore(path, "params", template.params),
@@ -146,7 +151,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     return Run(
         config=config,
         store=tokens,
-        facts=_facts(config, mesh, row.inputs.shape[-1]) | {"data": data},
+        facts=_facts(config, mesh, row.inputs.shape[-1]) | {"attention": kernel, "data": data},
         batch=lambda k: batches.batch(train_rows, k, size, rows),
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
@@ -157,7 +162,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         score=jax.jit(heldout.scorer(goal.loss, run_model, heldout.usual(counts))),
         create=create,
         restore=restore,
-        bundle=lambda state: Bundle(config, view, states.evaluated(state), tokens.tokenizer),
+        bundle=lambda state: Bundle(config, view, alone(states.evaluated(state)), tokens.tokenizer),
         tokens=lambda steps: growth.before(steps) * config.model.context,
     )
 
