@@ -13,9 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.batch import Batch
+from lm.config.objective import has_prefix
 from lm.data.pairs import Pair
 from lm.data.windows import Window
 from lm.generate import decode, prepare, samplers
+from lm.model import kernels
 from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import Objective, Setting
 from lm.objective.catalog import objective
@@ -36,7 +38,8 @@ def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stage
     Args:
       config: resolved; its model has a vocabulary.
     """
-    model = _model(config, mesh)
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    model = _model(config, mesh).clone(attend=kernels.ATTENDS[kernel].attend)
     goal = objective(config.objective, _setting(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
