@@ -32,12 +32,13 @@ from lm.weights.bundle import shapes
 
 
 def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stages.Lowered:
-    """Return the lowered step of training: (State, Batch) → (State, metrics), the State donated.
+    """Return the lowered step of training under jit: (State, Batch) → (State, metrics), the State donated.
 
     Args:
       config: resolved; its model has a vocabulary.
     """
-    model = _model(config, mesh)
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    model = _model(config, mesh).clone(attend=kernels.ATTENDS[kernel].attend)
     goal = objective(config.objective, _setting(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
