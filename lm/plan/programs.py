@@ -13,16 +13,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.batch import Batch
+from lm.config.objective import has_prefix
 from lm.data.pairs import Pair
 from lm.data.windows import Window
 from lm.generate import decode, prepare, samplers
+from lm.model import kernels
 from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import Objective, Setting
 from lm.objective.catalog import objective
 from lm.objective.losses import logits_of
 from lm.optim import build, schedules
+from lm.parallel import attention, prepared, rules
 from lm.parallel import compile as compiling
-from lm.parallel import prepared, rules
 from lm.text.tokenizer import Specials
 from lm.train import state as states
 from lm.train.step import make_step
@@ -30,12 +32,13 @@ from lm.weights.bundle import shapes
 
 
 def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stages.Lowered:
-    """Return the lowered step of training: (State, Batch) → (State, metrics), the State donated.
+    """Return the lowered step of training under jit: (State, Batch) → (State, metrics), the State donated.
 
     Args:
       config: resolved; its model has a vocabulary.
     """
-    model = _model(config, mesh)
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    model = _model(config, mesh).clone(attend=kernels.ATTENDS[kernel].attend)
     goal = objective(config.objective, _setting(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
@@ -90,11 +93,10 @@ def decode_step(config: ml_collections.FrozenConfigDict, mesh: Mesh, rows: int) 
 
 
 def _model(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> Transformer:
-    """Return the model on the mesh, its layers a loop unless the config says else, as they are on a TPU."""
-    section = config.model.to_dict()
-    section["unroll"] = section["unroll"] or 1
-    section = ml_collections.FrozenConfigDict(section)
-    return Transformer(section, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+    """Return the model on the mesh, as a run on its devices has it."""
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    attend = attention.placed(kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, mesh, "jit")
+    return Transformer(compiling.settled(config.model, mesh), attend, rules.constrain(mesh), rules.by_rows(mesh))
 
 
 def _setting(model: ml_collections.FrozenConfigDict) -> Setting:
