@@ -60,7 +60,7 @@ class Processes:
         self.count, self.index, self.is_main = count, index, index == 0
         self._client = client
         self._agreed = 0
-        self._closed = threading.Event()
+        self._closed, self._leaving = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
 
     def agree(self, make: Callable[[], Answer]) -> Answer:
@@ -136,6 +136,7 @@ class Processes:
 
     def _leave(self, status: int, words: str) -> NoReturn:
         """End this process at once: to leave in order would be to wait for the others."""
+        self._leaving.acquire()  # for good: of two threads that find an end one tells it
         print(words, file=sys.stderr, flush=True)
         self.post(f"{_LEFT}/{self.index}", True)
         if self.is_main:  # the service ends with it

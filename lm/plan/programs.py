@@ -23,23 +23,21 @@ from lm.objective.base import Objective, Setting
 from lm.objective.catalog import objective
 from lm.objective.losses import logits_of
 from lm.optim import build, schedules
+from lm.parallel import attention, prepared, rules
 from lm.parallel import compile as compiling
-from lm.parallel import prepared, rules
 from lm.text.tokenizer import Specials
 from lm.train import state as states
-from lm.train.setup import settled
 from lm.train.step import make_step
 from lm.weights.bundle import shapes
 
 
 def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stages.Lowered:
-    """Return the lowered step of training under jit: (State, Batch) → (State, metrics), the State donated.
+    """Return the lowered step of training: (State, Batch) → (State, metrics), the State donated.
 
     Args:
       config: resolved; its model has a vocabulary.
     """
-    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
-    model = _model(config, mesh).clone(attend=kernels.ATTENDS[kernel].attend)
+    model = _model(config, mesh)
     goal = objective(config.objective, _setting(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
@@ -94,8 +92,10 @@ def decode_step(config: ml_collections.FrozenConfigDict, mesh: Mesh, rows: int) 
 
 
 def _model(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> Transformer:
-    """Return the model on the mesh."""
-    return Transformer(settled(config.model, mesh), constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+    """Return the model on the mesh, as a run on its devices has it."""
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    attend = attention.placed(kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, mesh, "jit")
+    return Transformer(compiling.settled(config.model, mesh), attend, rules.constrain(mesh), rules.by_rows(mesh))
 
 
 def _setting(model: ml_collections.FrozenConfigDict) -> Setting:

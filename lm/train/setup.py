@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
 
 from lm import checkpoint, workdir
 from lm.batch import Batch
@@ -82,7 +81,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
-    view = Transformer(settled(config.model, mesh))
+    view = Transformer(compiling.settled(config.model, mesh))
     kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
     how, model = config.parallel.compile, view.clone(attend=kernels.ATTENDS[kernel].attend)
     if how == "jit":
@@ -177,17 +176,6 @@ def _check_patterns(field: str, patterns: Sequence[str], names: list[str]) -> No
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             raise Refusal(f"{field} has {pattern!r}: no parameter's path matches it; they are such as {names[0]!r}.")
-
-
-def settled(section: Any, mesh: Mesh) -> ml_collections.FrozenConfigDict:
-    """Return the model section with what depends on the devices settled."""
-    values = section.to_dict()
-    longest = max(section.layers, section.encoder_layers or 0)
-    platform = mesh.devices.flat[0].platform
-    values["unroll"] = values["unroll"] or (1 if platform == "tpu" else longest)
-    if values["projections"] == "auto":
-        values["projections"] = "joined" if platform == "cpu" and mesh.shape["tensor"] == 1 else "apart"
-    return ml_collections.FrozenConfigDict(values)
 
 
 def _facts(config: ml_collections.FrozenConfigDict, mesh: Any, length: int) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lm.parallel import compile as compiling
-from lm.train.setup import settled
 
 STEPS, LENGTHS = 20, {"length": 12, "encoder_length": 8}
 EXPERTS = {"family": "mixtral", "layers": 2, "unroll": 1, "experts": 4}
@@ -96,7 +95,7 @@ def test_devices_tell_each_other_no_more_than_they_must(tiny, assembled, random_
     model = {"model.layers": 2, "model.unroll": 1, "model.context": 12}
     model |= {f"model.{name}": value for name, value in case.items()}
     config = tiny(**model)
-    create, step = assembled(tiny(**model, model__projections=settled(config.model, mesh).projections), mesh)
+    create, step = assembled(tiny(**model, model__projections=compiling.settled(config.model, mesh).projections), mesh)
     state, batch = jax.eval_shape(create), jax.eval_shape(lambda: jax.tree.map(jnp.asarray, random_batch(0, **LENGTHS)))
     text = compiling.compile_step(step, state, mesh).lower(state, batch).compile().as_text()
     found = re.findall(r" (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(", text)
