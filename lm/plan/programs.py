@@ -17,7 +17,7 @@ from lm.config.objective import has_prefix
 from lm.data.pairs import Pair
 from lm.data.windows import Window
 from lm.generate import decode, prepare, samplers
-from lm.model import kernels
+from lm.model import attend, kernels
 from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import Objective, Setting
 from lm.objective.catalog import objective
@@ -32,7 +32,7 @@ from lm.weights.bundle import shapes
 
 
 def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stages.Lowered:
-    """Return the lowered step of training: (State, Batch) → (State, metrics), the State donated.
+    """Return the lowered step of training under jit: (State, Batch) → (State, metrics), the State donated.
 
     Args:
       config: resolved; its model has a vocabulary.
@@ -73,7 +73,7 @@ def decode_step(config: ml_collections.FrozenConfigDict, mesh: Mesh, rows: int) 
     Args:
       config: resolved; its model has a vocabulary.
     """
-    model = _model(config, mesh)
+    model = _model(config, mesh).clone(attend=attend.einsum)  # as generation has it
     params = jax.eval_shape(partial(prepare.ready, model.config), shapes(model))
     ids = jax.ShapeDtypeStruct((rows, config.model.context // 2), jnp.int32)
     lengths = jax.ShapeDtypeStruct((rows,), jnp.int32)
@@ -94,8 +94,8 @@ def decode_step(config: ml_collections.FrozenConfigDict, mesh: Mesh, rows: int) 
 def _model(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> Transformer:
     """Return the model on the mesh, as a run on its devices has it."""
     kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
-    attend = attention.placed(kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, mesh, "jit")
-    return Transformer(compiling.settled(config.model, mesh), attend, rules.constrain(mesh), rules.by_rows(mesh))
+    placed = attention.placed(kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, mesh, "jit")
+    return Transformer(compiling.settled(config.model, mesh), placed, rules.constrain(mesh), rules.by_rows(mesh))
 
 
 def _setting(model: ml_collections.FrozenConfigDict) -> Setting:
