@@ -61,6 +61,7 @@ class Processes:
         self._client = client
         self._agreed = 0
         self._closed = threading.Event()
+        self._leaving = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def agree(self, make: Callable[[], Answer]) -> Answer:
@@ -123,20 +124,17 @@ class Processes:
             yield
             self._client.wait_at_barrier("lm/done", _LONG)
         except BaseException as error:  # the others would wait for this process
-            self._fail(error)
+            self._leave(*_told(error, self.index))
         self._closed.set()
         if self._thread:
             self._thread.join()
         jax.distributed.shutdown()
 
-    def _fail(self, error: BaseException) -> NoReturn:
-        status, words = _told(error, self.index)
-        self.post(_END, (status, words))
-        self._leave(status, words)
-
     def _leave(self, status: int, words: str) -> NoReturn:
-        """End this process at once: to leave in order would be to wait for the others."""
+        """End this process, and with it all, at once: to leave in order would be to wait for the others."""
+        self._leaving.acquire()  # for good: a thread that comes second has nothing to say
         print(words, file=sys.stderr, flush=True)
+        self.post(_END, (status, words))
         self.post(f"{_LEFT}/{self.index}", True)
         if self.is_main:  # the service ends with it
             limit = threading.Event()
@@ -156,9 +154,10 @@ def _told(error: BaseException, index: int) -> tuple[int, str]:
         return error.code, f"process {index} was stopped, and with it the run."
     if isinstance(error, OSError) and error.filename is not None:
         return 2, f"error: {str(error.filename)!r} cannot be written or read: {error.strerror}."
-    if type(error).__name__ != "JaxRuntimeError":  # of which it is the rule that another process is gone
-        traceback.print_exception(error)
     words = " ".join(str(error).split())[:300]
+    if type(error).__name__ == "JaxRuntimeError":
+        return 1, f"error: process {index} failed in what it computes with others, one of which may be gone: {words}"
+    traceback.print_exception(error)
     return 1, f"error: process {index} failed, and with it the run: {type(error).__name__}: {words}"
 
 

@@ -82,6 +82,8 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     view = Transformer(_unrolled(config.model))
     how, model = config.parallel.compile, view
+    if how == "pmap" and jax.process_count() > 1:
+        raise Refusal("parallel.compile is 'pmap', which is for one process; of several the run is compiled by 'jit'.")
     if how == "jit":
         model = Transformer(view.config, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
     names = parameter_names(model)

@@ -189,9 +189,17 @@ def test_a_run_goes_on_with_other_devices(corpus, straight):
     np.testing.assert_allclose(losses(corpus, "moved"), straight, rtol=1e-5)
 
 
-def test_a_mistake_ends_all_with_one_sentence(corpus):
-    words = ended(corpus, "wrong", started(corpus, "wrong", 2, 1, data__batch_size=7), 2)
-    assert words.count("error: data.batch_size is 7") == 2 and "Traceback" not in words
+PMAP = {"parallel__compile": "pmap", "parallel__mesh__data": -1, "parallel__mesh__fsdp": 1}
+MISTAKES = {
+    "data.batch_size is 7": {"data__batch_size": 7},
+    "parallel.compile is 'pmap'": PMAP,
+}
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_a_mistake_ends_all_with_one_sentence(corpus, sentence):
+    words = ended(corpus, "wrong", started(corpus, "wrong", 2, 1, **MISTAKES[sentence]), 2)
+    assert words.count(f"error: {sentence}") == 2 and "Traceback" not in words
 
 
 @pytest.mark.parametrize(
