@@ -183,14 +183,25 @@ def join(named: Named | None) -> Processes:
         given = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
         given["cluster_detection_method"] = "deactivate"
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+    where = f" at {named.coordinator}" if named else ""
+    late = f"error: not all of the {count} processes of the run came together{where} within {_JOINED_WITHIN} s."
+    limit = threading.Timer(_JOINED_WITHIN, _give_up, (late,))  # JAX itself would abort
+    limit.daemon = True
+    limit.start()
     try:
-        jax.distributed.initialize(**given, initialization_timeout=_JOINED_WITHIN)
+        jax.distributed.initialize(**given, initialization_timeout=2 * _JOINED_WITHIN)
     except (RuntimeError, ValueError) as error:  # JaxRuntimeError is one
-        where = f" at {named.coordinator}" if named else ""
         words = " ".join(str(error).split())[:200]
-        raise Refusal(f"the {count} processes of the run did not find each other{where}: {words}") from None
+        raise Refusal(f"the {count} processes of the run cannot come together{where}: {words}") from None
+    finally:
+        limit.cancel()
     state = _state()
     return Processes(state.num_processes, state.process_id, state.client)
+
+
+def _give_up(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def _detected() -> int:

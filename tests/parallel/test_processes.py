@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -183,9 +184,14 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus, straight):
     np.testing.assert_allclose(losses(corpus, "stopped"), straight, rtol=1e-5)
 
 
-def test_a_run_goes_on_with_other_devices(corpus, straight):
-    for count, devices, steps in ((1, 4, 10), (2, 1, 14), (1, 1, STEPS)):
-        ended(corpus, "moved", started(corpus, "moved", count, devices, train__steps=steps))
+def test_a_run_goes_on_with_other_devices_also_after_a_kill(corpus, straight):
+    ended(corpus, "moved", started(corpus, "moved", 1, 4, train__steps=10))
+    process = started(corpus, "moved", 2, 1, train__checkpoint_every=3)
+    until(lambda: checkpoint.steps(corpus / "moved" / workdir.CHECKPOINTS)[-1] > 10 or process.poll() is not None)
+    other = re.search(r"1 is (\d+)", (corpus / "moved.log").read_text(encoding="utf-8"))
+    os.kill(int(other[1]), signal.SIGKILL)
+    assert "error: process 0 failed" in ended(corpus, "moved", process, 128 + signal.SIGKILL)
+    ended(corpus, "moved", started(corpus, "moved", 1, 1))
     np.testing.assert_allclose(losses(corpus, "moved"), straight, rtol=1e-5)
 
 
@@ -236,6 +242,39 @@ def test_slurm_and_open_mpi_are_detected(monkeypatch, count):
     monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1531576320.0;tcp://10.96.0.1:34911")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", str(count))
     assert processes._detected() == count
+
+
+JOIN = """
+import sys
+from lm.parallel import processes
+from lm.refusal import Refusal
+
+processes._JOINED_WITHIN = 2
+try:
+    processes.join(processes.named(sys.argv[1], 2, int(sys.argv[2])))
+except Refusal as refusal:
+    sys.exit(f"refused: {refusal}")
+"""
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_does_not_wait_for_ever(index):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    line = [sys.executable, "-c", JOIN, address, str(index)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    words = f"error: not all of the 2 processes of the run came together at {address} within 2 s."
+    assert done.returncode == 2 and done.stderr.strip().endswith(words), done.stderr
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::", 0))
+        taken.listen()
+        line = [sys.executable, "-c", JOIN, f"localhost:{taken.getsockname()[1]}", "0"]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "refused: the 2 processes of the run cannot come together" in done.stderr
 
 
 def test_one_process_alone_starts_nothing():
