@@ -31,6 +31,7 @@ FLOORS = {
     4: ["generate"],
     5: ["evaluate"],
     6: ["train"],
+    7: ["plan"],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
@@ -107,6 +108,7 @@ def test_catalogs_say_what_the_schema_says():
     from lm.model.block import WIRINGS
     from lm.model.feedforward import ACTIVATIONS
     from lm.model.init import INITS
+    from lm.model.kernels import ATTENDS
     from lm.model.norms import NORMS
     from lm.model.positions import ADDED, BIASES, TURNED
     from lm.model.stack import REMAT
@@ -129,6 +131,7 @@ def test_catalogs_say_what_the_schema_says():
         "model.remat": {"none", *REMAT},
         "parallel.compile": set(ACROSS),
         "objective.name": set(OBJECTIVES),
+        "parallel.attention": {"auto", *ATTENDS},
         "optimizer.name": set(OPTIMIZERS),
         "schedule.name": set(SHAPES),
         "schedule.decay_shape": set(DECAYS),

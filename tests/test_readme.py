@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/weights.md, run as they stand there, in turn, in a folder of their own."""
+"""The commands of the README and of some pages of docs, run as they stand there, in turn, in a folder of their own."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-WEIGHTS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+PAGES = [(ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("weights", "parallel")]
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +34,16 @@ def clone(tmp_path_factory):
 
 def run(folder, line):
     """Run a command line with this Python, its home in the folder."""
-    words = shlex.split(line)
-    assert words[0] == "python", line
+    before, words = line.split("python ", 1)
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"HOME": str(folder)}
+    environment |= dict(word.split("=", 1) for word in shlex.split(before))
     return subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=400
+        [sys.executable, *shlex.split(words)], cwd=folder, env=environment, capture_output=True, text=True, timeout=400
     )
 
 
-COMMANDS = [
-    line for block in re.findall(r"```sh\n(.*?)```", README + WEIGHTS, re.DOTALL) for line in block.strip().splitlines()
-]
+BLOCKS = re.findall(r"```sh\n(.*?)```", "\n".join([README, *PAGES]), re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.strip().splitlines()]
 
 
 def test_there_are_commands():

@@ -200,6 +200,16 @@ FIELDS = (
             ),
             FREE,
         ),
+        "model.projections": Field(
+            "auto",
+            "how what has the same input is computed: query, key and value; gate and feed-forward",
+            one_of(
+                auto="joined on a CPU where parallel.mesh.tensor does not split them, else apart",
+                joined="as one matrix product",
+                apart="one by one",
+            ),
+            FREE,
+        ),
         "model.unroll": Field(
             0, "blocks per iteration of the layer scan; 0: all on CPU and GPU, 1 on TPU", at_least(0), FREE
         ),

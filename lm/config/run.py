@@ -100,6 +100,16 @@ FIELDS = {
         one_of(jit="over the mesh", pmap="for each device and its rows, with a whole state: plain data parallelism"),
         FREE,
     ),
+    "parallel.attention": Field(
+        "auto",
+        "how a step computes attention; refused where the model or the devices do not allow it",
+        one_of(
+            auto="xla on a TPU or a GPU where it can be, else einsum",
+            einsum="two products and a softmax, all scores at once",
+            xla="the same as jax.nn.dot_product_attention writes it",
+        ),
+        FREE,
+    ),
     "parallel.matmul_precision": Field(
         "default",
         "precision of float32 matrix products (on TPU the default rounds to bfloat16)",

@@ -6,6 +6,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from lm.model import masks
 
+# What model.remat "attention" keeps.
+NAME = "attention"
+
 
 def einsum(
     query_BTHC,
@@ -44,8 +47,30 @@ def einsum(
     total_BKGT = jnp.sum(raised_BKGTS, axis=-1)
     # Dividing the mixture instead of the scores divides C numbers a query instead of S.
     mixed_BKGTC = jnp.einsum("bkgts,bskc->bkgtc", raised_BKGTS.astype(value_BSKC.dtype), value_BSKC)
-    mixed_BKGTC = checkpoint_name(mixed_BKGTC, "attention")  # model.remat
+    mixed_BKGTC = checkpoint_name(mixed_BKGTC, NAME)
     mixed_BHTC = mixed_BKGTC.reshape(rows, heads, length, head_width)
     mixed_BHTC = mixed_BHTC / total_BKGT.reshape(rows, heads, length, 1).astype(mixed_BHTC.dtype)
     mixed_BTKGC = mixed_BHTC.swapaxes(1, 2)
     return mixed_BTKGC.reshape(rows, length, heads, head_width)
+
+
+def xla(
+    query_BTHC,
+    key_BSKC,
+    value_BSKC,
+    mask: masks.Mask,
+    softmax_dtype: str,
+    bias=None,
+    soft_cap: float = 0.0,
+    scale: float | None = None,
+):
+    """Return the same as `einsum`, as JAX writes it: scores in heads' order, softmax in float32, no soft cap.
+
+    Its products have the algorithm that bfloat16 asks for, where the backend has one.
+    """
+    bias_BHTS = None if bias is None else bias(masks.distance(mask))
+    allowed_B1TS = masks.allowed(mask)[:, None]
+    mixed_BTHC = jax.nn.dot_product_attention(
+        query_BTHC, key_BSKC, value_BSKC, bias_BHTS, allowed_B1TS, scale=scale, implementation="xla"
+    )
+    return checkpoint_name(mixed_BTHC, NAME)

@@ -13,7 +13,7 @@ from lm.model.positions import TURNED
 
 
 class Attention(nn.Module):
-    """`(B, T, D)` → `(B, T, D)`; `attend` is one of lm/model/attend.py."""
+    """`(B, T, D)` → `(B, T, D)`; `attend` is one of lm/model/kernels.py."""
 
     config: object
     attend: Callable

@@ -50,16 +50,19 @@ class Dense(nn.Module):
 
 
 def together(x, *layers: Dense) -> list:
-    """Return each layer's map of the same input, computed as one matrix product; all have a bias, or none.
+    """Return each layer's map of the same input, computed as one matrix product or apart; all have a bias, or none.
 
     The input's rows are flattened to one axis: XLA:CPU then needs no transposed copies in the backward pass,
-    which cost more than the product itself; and one wide product beats several narrow ones.
+    which cost more than the product itself; and there one wide product beats several narrow ones. Where devices split
+    the outputs, what is joined would have to be dealt out anew.
     """
     first = layers[0]
     rows = x.shape[: x.ndim - len(first.inputs)]
     flat = x.astype(first.config.dtype).reshape(math.prod(rows), -1)
     if first.rows is not None:
         parts = [_by_rows(flat, layer) for layer in layers]
+    elif first.config.projections == "apart":
+        parts = [_by_kernel(flat, layer) for layer in layers]
     else:
         kernels, biases = zip(*(layer.flat() for layer in layers), strict=True)
         flat = flat @ jnp.concatenate(kernels, axis=1)
@@ -67,6 +70,12 @@ def together(x, *layers: Dense) -> list:
             flat = flat + jnp.concatenate(biases)[None]
         parts = jax.lax.split(flat, [math.prod(layer.outputs) for layer in layers], axis=1)
     return [part.reshape(*rows, *layer.outputs) for part, layer in zip(parts, layers, strict=True)]
+
+
+def _by_kernel(x_NI, layer: Dense):
+    """Return one layer's map, `(N, O)`."""
+    kernel, bias = layer.flat()
+    return x_NI @ kernel if bias is None else x_NI @ kernel + bias[None]
 
 
 def _by_rows(x_NI, layer: Dense):

@@ -114,7 +114,8 @@ class MixtureOfExperts(nn.Module):
         c = self.config
         logits_BTE = Router(c, name="router")(hidden_BTD)
         shares_BTE = jax.nn.softmax(logits_BTE)
-        weights_BTK, experts_BTK = jax.lax.top_k(shares_BTE, c.experts_per_token)
+        likeliest = self.by_rows(lambda _, shares_BTE: jax.lax.top_k(shares_BTE, c.experts_per_token))
+        weights_BTK, experts_BTK = likeliest(None, shares_BTE)
         if c.router_normalized:
             weights_BTK = weights_BTK / jnp.sum(weights_BTK, axis=-1, keepdims=True)
         is_text_BT = jnp.ones(hidden_BTD.shape[:2], bool) if segments_BT is None else segments_BT > 0

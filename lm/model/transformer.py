@@ -120,7 +120,7 @@ class Transformer(nn.Module):
     """A decoder, an encoder or both (Vaswani et al. 2017), defined by its config section alone.
 
     config: config.model, resolved and bound.
-    attend: one of lm/model/attend.py.
+    attend: one of lm/model/kernels.py.
     constrain: (array, name) → array, placing named activations on a mesh; the identity without one.
     by_rows: (function of what rows share and of rows) → the same, run by each device on its rows; likewise.
     """
@@ -215,7 +215,8 @@ def initial(model: Transformer, key) -> Any:
     """Return a model's parameters, drawn by the key."""
     ids = jnp.zeros((1, 2), jnp.int32)
     encoder = Tokens(ids, ids, ids) if model.config.architecture == "encoder_decoder" else None
-    model = model.clone(by_rows=lambda function: function)  # since there is but one row
+    # since there is but one row, of two tokens
+    model = model.clone(attend=attends.einsum, by_rows=lambda function: function)
     return model.init(key, ids, ids, ids, encoder=encoder)["params"]
 
 

@@ -4,11 +4,24 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import ml_collections
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.parallel import rules
+from lm.refusal import Refusal
 
 _DEVICES = "devices"
+
+
+def settled(section: Any, mesh: Mesh) -> ml_collections.FrozenConfigDict:
+    """Return the model section with what depends on the devices settled."""
+    values = section.to_dict()
+    longest = max(section.layers, section.encoder_layers or 0)
+    platform = mesh.devices.flat[0].platform
+    values["unroll"] = values["unroll"] or (1 if platform == "tpu" else longest)
+    if values["projections"] == "auto":
+        values["projections"] = "joined" if platform == "cpu" and mesh.shape["tensor"] == 1 else "apart"
+    return ml_collections.FrozenConfigDict(values)
 
 
 class Across(NamedTuple):
@@ -37,6 +50,8 @@ def compile_step(step: Callable, state: Any, mesh: Mesh, how: str = "jit") -> Ca
       how: "jit" over the mesh; "pmap": every device has a whole state.
     """
     if how == "pmap":
+        if jax.process_count() > 1:
+            raise Refusal("parallel.compile is 'pmap': a run of several processes needs 'jit'.")
         mapped = jax.pmap(
             step, _DEVICES, in_axes=(None, 0), out_axes=None, devices=list(mesh.devices.flat), donate_argnums=0
         )

@@ -60,8 +60,7 @@ class Processes:
         self.count, self.index, self.is_main = count, index, index == 0
         self._client = client
         self._agreed = 0
-        self._closed = threading.Event()
-        self._leaving = threading.Lock()
+        self._closed, self._leaving = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
 
     def agree(self, make: Callable[[], Answer]) -> Answer:

@@ -31,6 +31,9 @@ PARAMETERS = (
     (r"(positions|types)/embedding$", PartitionSpec()),  # small, and split they would have to be gathered twice a step
     (r"head/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"(head/dense|pooler)/kernel$", PartitionSpec("fsdp")),
+    (r"block/feedforward/experts/(in|gate)/bias$", PartitionSpec(None, "expert", "tensor")),
+    (r"block/feedforward/experts/out/bias$", PartitionSpec(None, "expert")),
+    (r"block/.*(query|key|value|in|gate)/bias$", PartitionSpec(None, "tensor")),
     (r"(bias|scale)$", PartitionSpec()),
     (r"(step|skipped|count|count_m2|ns_coeffs)$", PartitionSpec()),
     (r"/(b1|weight_sum|step_count|max_lr)$", PartitionSpec()),  # of schedule_free

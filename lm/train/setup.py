@@ -16,11 +16,12 @@ from lm import checkpoint, workdir
 from lm.batch import Batch
 from lm.config import run
 from lm.config.field import split
-from lm.config.objective import check_head
+from lm.config.objective import check_head, has_prefix
 from lm.config.resolve import bind, flatten
 from lm.costs import devices, flops
 from lm.data import batches, facts, store, windows
 from lm.evaluate import heldout
+from lm.model import kernels
 from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import setting_of
 from lm.objective.catalog import objective
@@ -80,12 +81,13 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
-    view = Transformer(_unrolled(config.model))
-    how, model = config.parallel.compile, view
+    view = Transformer(compiling.settled(config.model, mesh))
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    how, model = config.parallel.compile, view.clone(attend=kernels.ATTENDS[kernel].attend)
     if how == "pmap" and jax.process_count() > 1:
         raise Refusal("parallel.compile is 'pmap', which is for one process; of several the run is compiled by 'jit'.")
     if how == "jit":
-        model = Transformer(view.config, constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+        model = model.clone(constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
     _check_patterns("train.group_norms", config.train.group_norms, names)
@@ -150,7 +152,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     return Run(
         config=config,
         store=tokens,
-        facts=_facts(config, mesh, row.inputs.shape[-1]) | {"data": data},
+        facts=_facts(config, mesh, row.inputs.shape[-1]) | {"attention": kernel, "data": data},
         batch=lambda k: batches.batch(train_rows, k, size, rows),
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
@@ -176,14 +178,6 @@ def _check_patterns(field: str, patterns: Sequence[str], names: list[str]) -> No
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             raise Refusal(f"{field} has {pattern!r}: no parameter's path matches it; they are such as {names[0]!r}.")
-
-
-def _unrolled(section: Any) -> ml_collections.FrozenConfigDict:
-    """Return the model section with `unroll` settled for this backend."""
-    values = section.to_dict()
-    longest = max(section.layers, section.encoder_layers or 0)
-    values["unroll"] = values["unroll"] or (1 if jax.default_backend() == "tpu" else longest)
-    return ml_collections.FrozenConfigDict(values)
 
 
 def _facts(config: ml_collections.FrozenConfigDict, mesh: Any, length: int) -> dict[str, Any]:

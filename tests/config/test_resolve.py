@@ -277,6 +277,12 @@ FIELD_TABLE = [
     ({"schedule.final": 3e-3}, "schedule.final", "0.003", "schedule.peak (0.001)"),
     ({"train.accumulate": 3}, "train.accumulate", "3", "data.batch_size (16)"),
     ({"parallel.mesh.fsdp": -1}, "parallel.mesh.fsdp", "parallel.mesh.data", "-1"),
+    ({"parallel.compile": "pmap", "parallel.mesh.tensor": 2}, "parallel.mesh.tensor", "2", "set it to 1"),
+    (
+        {"parallel.compile": "pmap", "train.noise_scale": True, "train.accumulate": 2},
+        "train.noise_scale",
+        "parallel.compile=pmap",
+    ),
     # of optimizers, schedules and growing batches
     ({"optimizer.rates": ("embed",)}, "optimizer.rates", "('embed',)", "REGEX=FACTOR"),
     ({"optimizer.rates": ("embed=-1",)}, "optimizer.rates", "('embed=-1',)", "at least 0"),

@@ -17,17 +17,22 @@ def _draw(length, slots, heads, kv_heads, seed=0):
     return [jnp.asarray(generator.normal(size=shape), jnp.float32) for shape in shapes]
 
 
+DENSE = pytest.mark.parametrize("dense", [attend.einsum, attend.xla])
+
+
+@DENSE
 @pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
-def test_packed_rows(slow_attention, kv_heads):
+def test_packed_rows(slow_attention, dense, kv_heads):
     query, key, value = _draw(7, 7, 6, kv_heads)
-    out = attend.einsum(query, key, value, masks.packed(SEGMENTS), "float32")
+    out = dense(query, key, value, masks.packed(SEGMENTS), "float32")
     np.testing.assert_allclose(out, slow_attention(*map(np.asarray, (query, key, value)), ALLOWED), atol=1e-6)
 
 
-def test_cached_rows(slow_attention):
+@DENSE
+def test_cached_rows(slow_attention, dense):
     query, key, value = _draw(3, 11, 6, 2)
     positions = np.array([[0, 1, 2], [6, 7, 8]])
-    out = attend.einsum(query, key, value, masks.cached(positions, 11), "float32")
+    out = dense(query, key, value, masks.cached(positions, 11), "float32")
     allowed = np.arange(11)[None, None] <= positions[:, :, None]
     np.testing.assert_allclose(out, slow_attention(*map(np.asarray, (query, key, value)), allowed), atol=1e-6)
 
@@ -44,7 +49,11 @@ OPTIONS = {
     "scale": {"scale": 1.0},
     "window": {"window": 3},
     "all": {"bias": _table, "soft_cap": 0.8, "scale": 0.7, "window": 2},
+    "all but a soft cap": {"bias": _table, "scale": 0.7, "window": 2},
 }
+TAKEN = [(attend.einsum, name) for name in OPTIONS] + [
+    (attend.xla, name) for name, options in OPTIONS.items() if "soft_cap" not in options
+]
 
 
 def _expected(slow_attention, inputs, places, allowed, bias=None, soft_cap=None, scale=None, window=None):
@@ -56,19 +65,20 @@ def _expected(slow_attention, inputs, places, allowed, bias=None, soft_cap=None,
     return slow_attention(*map(np.asarray, inputs), allowed, table, soft_cap, scale)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_options(slow_attention, options):
+@pytest.mark.parametrize(("dense", "name"), TAKEN)
+def test_options(slow_attention, dense, name):
     """Packed and cached rows, grouped heads."""
+    options = OPTIONS[name]
     extra = {name: value for name, value in options.items() if name != "window"}
     window = options.get("window")
     inputs = _draw(7, 7, 6, 2)
-    out = attend.einsum(*inputs, masks.packed(SEGMENTS)._replace(window=window), "float32", **extra)
-    plain = attend.einsum(*inputs, masks.packed(SEGMENTS), "float32")
+    out = dense(*inputs, masks.packed(SEGMENTS)._replace(window=window), "float32", **extra)
+    plain = dense(*inputs, masks.packed(SEGMENTS), "float32")
     assert np.abs(out - plain).max() > 0.05
     expected = _expected(slow_attention, inputs, np.arange(7)[None], ALLOWED, **options)
     np.testing.assert_allclose(out, expected, atol=2e-6)
     inputs, positions = _draw(3, 11, 6, 2), np.array([[0, 1, 2], [6, 7, 8]])
-    out = attend.einsum(*inputs, masks.cached(positions, 11)._replace(window=window), "float32", **extra)
+    out = dense(*inputs, masks.cached(positions, 11)._replace(window=window), "float32", **extra)
     allowed = np.arange(11)[None, None] <= positions[:, :, None]
     np.testing.assert_allclose(out, _expected(slow_attention, inputs, positions, allowed, **options), atol=2e-6)
 
@@ -79,8 +89,11 @@ def test_large_scores_do_not_overflow():
     assert np.isfinite(out).all() and np.abs(out).max() <= np.abs(value).max() + 1e-5
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS["all"]], ids=["plain", "all"])
-def test_gradient_is_the_plain_formulas(options):
+@pytest.mark.parametrize(
+    ("dense", "name"), [(attend.einsum, None), (attend.einsum, "all"), (attend.xla, "all but a soft cap")]
+)
+def test_gradient_is_the_plain_formulas(dense, name):
+    options = OPTIONS[name] if name else {}
     inputs = _draw(7, 7, 6, 2)
     cap, bias, window = options.get("soft_cap"), options.get("bias"), options.get("window")
     scale = options.get("scale", 5**-0.5)
@@ -98,7 +111,7 @@ def test_gradient_is_the_plain_formulas(options):
 
     mask = masks.packed(SEGMENTS)._replace(window=window)
     extra = {name: value for name, value in options.items() if name != "window"}
-    ours = lambda *inputs: jnp.sum(attend.einsum(*inputs, mask, "float32", **extra) * direction)
+    ours = lambda *inputs: jnp.sum(dense(*inputs, mask, "float32", **extra) * direction)
     for one, other in zip(*(jax.jit(jax.grad(loss, (0, 1, 2)))(*inputs) for loss in (ours, plain)), strict=True):
         assert np.isfinite(one).all() and np.abs(one).max() > 0.1
         np.testing.assert_allclose(one, other, atol=1e-5)

@@ -1,8 +1,13 @@
 """Every axis of a mesh, alone and with others: twenty steps are those of one device."""
 
+import re
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from lm.parallel import compile as compiling
 
 STEPS, LENGTHS = 20, {"length": 12, "encoder_length": 8}
 EXPERTS = {"family": "mixtral", "layers": 2, "unroll": 1, "experts": 4}
@@ -71,3 +76,27 @@ def test_devices_under_pmap_drop_each_their_own(tiny, train, mesh_of):
         for count in (1, 2, 4)
     ]
     assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("case", "sizes", "kinds"),
+    [
+        ({"family": "gpt2"}, {"data": 4}, {"all-reduce"}),
+        ({"family": "gpt2"}, {"tensor": 2}, {"all-reduce"}),
+        ({"family": "llama"}, {"tensor": 2}, {"all-reduce"}),
+        ({"family": "llama"}, {"sequence": 2}, {"all-reduce", "all-gather"}),
+        ({"family": "llama"}, {"fsdp": 2}, {"all-reduce", "all-gather"}),
+        (CASES["experts with places"], {"expert": 4}, {"all-reduce", "all-to-all"}),
+    ],
+    ids=["rows", "heads with biases", "heads", "tokens", "parameters", "experts"],
+)
+def test_devices_tell_each_other_no_more_than_they_must(tiny, assembled, random_batch, mesh_of, case, sizes, kinds):
+    mesh = mesh_of(**sizes)
+    model = {"model.layers": 2, "model.unroll": 1, "model.context": 12}
+    model |= {f"model.{name}": value for name, value in case.items()}
+    config = tiny(**model)
+    create, step = assembled(tiny(**model, model__projections=compiling.settled(config.model, mesh).projections), mesh)
+    state, batch = jax.eval_shape(create), jax.eval_shape(lambda: jax.tree.map(jnp.asarray, random_batch(0, **LENGTHS)))
+    text = compiling.compile_step(step, state, mesh).lower(state, batch).compile().as_text()
+    found = re.findall(r" (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(", text)
+    assert set(found) == kinds
