@@ -102,7 +102,9 @@ def main(arguments: list[str]) -> None:
 
 def _compiled(case: Case) -> Iterator[dict[str, Any]]:
     """Yield what each program of a case takes, as a row of the table; compiles in this process."""
+    from lm.config.objective import has_prefix
     from lm.costs.compiled import compiled
+    from lm.model import kernels
     from lm.parallel.mesh import make_mesh
     from lm.plan import programs
 
@@ -112,10 +114,11 @@ def _compiled(case: Case) -> Iterator[dict[str, Any]]:
     config.update_from_flattened_dict(case.fields)
     config = resolve(config)
     mesh = make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate, devices)
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), devices[0])
     shape = " × ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     micro = config.data.batch_size // config.train.accumulate
     for program, lower in (
-        (f"train, {config.train.accumulate} × {micro} rows of {config.model.context}", programs.train_step),
+        (f"train, {kernel}, {config.train.accumulate} × {micro} rows of {config.model.context}", programs.train_step),
         (f"decode, {case.rows} rows of {config.model.context}", partial(programs.decode_step, rows=case.rows)),
     ):
         print(f"  {program}: compiling", file=sys.stderr, end="", flush=True)

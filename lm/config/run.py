@@ -104,9 +104,11 @@ FIELDS = {
         "auto",
         "how a step computes attention; refused where the model or the devices do not allow it",
         one_of(
-            auto="xla on a TPU or a GPU where it can be, else einsum",
+            auto="splash on a TPU, cudnn on an NVIDIA GPU, where they can be; else xla there; einsum on a CPU",
             einsum="two products and a softmax, all scores at once",
             xla="the same as jax.nn.dot_product_attention writes it",
+            cudnn="the flash attention of NVIDIA's cuDNN, in 16 bits: Dao 2023",
+            splash="a TPU's kernel, which holds no scores: Dao et al. 2022",
         ),
         FREE,
     ),

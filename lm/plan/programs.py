@@ -23,8 +23,8 @@ from lm.objective.base import Objective, Setting
 from lm.objective.catalog import objective
 from lm.objective.losses import logits_of
 from lm.optim import build, schedules
+from lm.parallel import attention, prepared, rules
 from lm.parallel import compile as compiling
-from lm.parallel import prepared, rules
 from lm.text.tokenizer import Specials
 from lm.train import state as states
 from lm.train.step import make_step
@@ -32,12 +32,13 @@ from lm.weights.bundle import shapes
 
 
 def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stages.Lowered:
-    """Return the lowered step of training: (State, Batch) → (State, metrics), the State donated.
+    """Return the lowered step of training under jit: (State, Batch) → (State, metrics), the State donated.
 
     Args:
       config: resolved; its model has a vocabulary.
     """
-    model = _model(config, mesh)
+    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
+    model = _model(config, mesh).clone(attend=kernels.ATTENDS[kernel].attend)
     goal = objective(config.objective, _setting(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
@@ -94,8 +95,8 @@ def decode_step(config: ml_collections.FrozenConfigDict, mesh: Mesh, rows: int) 
 def _model(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> Transformer:
     """Return the model on the mesh, as a run on its devices has it."""
     kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
-    placed = {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
-    return Transformer(compiling.settled(config.model, mesh), kernels.ATTENDS[kernel].attend, **placed)
+    attend = attention.placed(kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, mesh, "jit")
+    return Transformer(compiling.settled(config.model, mesh), attend, rules.constrain(mesh), rules.by_rows(mesh))
 
 
 def _setting(model: ml_collections.FrozenConfigDict) -> Setting:

@@ -26,9 +26,9 @@ from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import setting_of
 from lm.objective.catalog import objective
 from lm.optim import build, schedules
+from lm.parallel import attention, rules
 from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
-from lm.parallel import rules
 from lm.parallel.processes import alone
 from lm.refusal import Refusal
 from lm.train import state as states
@@ -83,11 +83,15 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     view = Transformer(compiling.settled(config.model, mesh))
     kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
-    how, model = config.parallel.compile, view.clone(attend=kernels.ATTENDS[kernel].attend)
+    attend, takes, how = kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, config.parallel.compile
     if how == "pmap" and jax.process_count() > 1:
         raise Refusal("parallel.compile is 'pmap', which is for one process; of several the run is compiled by 'jit'.")
-    if how == "jit":
-        model = model.clone(constrain=rules.constrain(mesh), by_rows=rules.by_rows(mesh))
+    over_mesh = view.clone(
+        attend=attention.placed(attend, takes, mesh, "jit"),
+        constrain=rules.constrain(mesh),
+        by_rows=rules.by_rows(mesh),
+    )
+    model = over_mesh if how == "jit" else view.clone(attend=attention.placed(attend, takes, mesh, how))
     names = parameter_names(model)
     _check_patterns("optimizer.rates", [pattern for pattern, _ in split(config.optimizer.rates)], names)
     _check_patterns("train.group_norms", config.train.group_norms, names)
@@ -149,6 +153,9 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     specials = tokens.tokenizer.specials
     data = {"source": ", ".join(config.data.mixture) or config.data.source}
     data |= facts.facts(tokens, train, growth.before(config.train.steps))
+    compiled = compiling.compile_step(step, shape, mesh, how)
+    if kernels.ATTENDS[kernel].call and how == "jit":
+        compiled = attention.fused(compiled, kernel, kernels.ATTENDS[kernel].call)
     return Run(
         config=config,
         store=tokens,
@@ -156,11 +163,11 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         batch=lambda k: batches.batch(train_rows, k, size, rows),
         valid=lambda: batches.prefetched(valid_batch, 0, len(valid)),
         valid_batches=len(valid),
-        step=compiling.compile_step(step, shape, mesh, how),
+        step=compiled,
         held_out=lambda count: list(batches.spread(held_out, goal.shape, config.seed, count)),
         usual=heldout.usual(counts, [specials.end, *specials.unwritten]),
         is_whole=goal.is_whole,
-        score=jax.jit(heldout.scorer(goal.loss, run_model, heldout.usual(counts))),
+        score=jax.jit(heldout.scorer(goal.loss, forward(over_mesh), heldout.usual(counts))),
         create=create,
         restore=restore,
         bundle=lambda state: Bundle(config, view, alone(states.evaluated(state)), tokens.tokenizer),
