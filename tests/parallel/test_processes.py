@@ -184,6 +184,15 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus, straight):
     np.testing.assert_allclose(losses(corpus, "stopped"), straight, rtol=1e-5)
 
 
+def test_a_signal_before_the_first_step_ends_both_at_once(corpus):
+    process = started(corpus, "early", 2, 1, launch=["--hand_to=1"])
+    until((corpus / "early" / workdir.LOCK).exists)
+    process.send_signal(signal.SIGTERM)
+    words = ended(corpus, "early", process, 128 + signal.SIGTERM)
+    assert "process 1 was stopped, and with it the run." in words
+    assert not (corpus / "early" / workdir.LOCK).exists()
+
+
 def test_a_run_goes_on_with_other_devices_also_after_a_kill(corpus, straight):
     ended(corpus, "moved", started(corpus, "moved", 1, 4, train__steps=10))
     process = started(corpus, "moved", 2, 1, train__checkpoint_every=3)
@@ -247,13 +256,9 @@ def test_slurm_and_open_mpi_are_detected(monkeypatch, count):
 JOIN = """
 import sys
 from lm.parallel import processes
-from lm.refusal import Refusal
 
 processes._JOINED_WITHIN = 2
-try:
-    processes.join(processes.named(sys.argv[1], 2, int(sys.argv[2])))
-except Refusal as refusal:
-    sys.exit(f"refused: {refusal}")
+processes.join(processes.named(sys.argv[1], 2, int(sys.argv[2])))
 """
 
 
@@ -269,12 +274,10 @@ def test_a_process_does_not_wait_for_ever(index):
 
 
 def test_a_port_that_is_taken_is_named():
-    with socket.socket(socket.AF_INET6) as taken:
-        taken.bind(("::", 0))
-        taken.listen()
-        line = [sys.executable, "-c", JOIN, f"localhost:{taken.getsockname()[1]}", "0"]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "refused: the 2 processes of the run cannot come together" in done.stderr
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Refusal, match=f"names port {port}, which process 0 cannot have: Address already in use"):
+            processes.join(processes.Named(f"localhost:{port}", 2, 0))
 
 
 def test_one_process_alone_starts_nothing():
