@@ -49,9 +49,9 @@ def make_mesh(section: Any, batch_size: int, accumulate: int, devices: Sequence[
 def _placed(devices: list, shape: tuple[int, ...]) -> np.ndarray:
     """Return the devices in the mesh's shape, neighbours in the inner axes, slices along the first."""
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices > 1 and shape[0] != slices:
+    if slices not in (1, shape[0]) and devices[0].platform == "tpu":
         raise Refusal(f"parallel.mesh.slice is {shape[0]}: the devices lie in {slices} slices; set it to {slices}.")
-    if slices == 1:
+    if slices == 1 or shape[0] != slices:  # on GPUs each host may count as a slice
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     within, between = (1, *shape[1:]), (slices, *[1] * (len(shape) - 1))
     return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)

@@ -37,7 +37,7 @@ def test_the_inner_axes_are_of_neighbours():
 
 
 def test_devices_in_slices_must_be_split_as_they_lie():
-    devices = [SimpleNamespace(id=number, slice_index=number // 4) for number in range(8)]
+    devices = [SimpleNamespace(id=number, platform="tpu", slice_index=number // 4) for number in range(8)]
     with pytest.raises(Refusal, match=r"parallel\.mesh\.slice is 1: the devices lie in 2 slices; set it to 2\."):
         make_mesh(_section({"data": 8}), 16, 1, devices)
 
