@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,13 +86,18 @@ def straight(corpus):
     return losses(corpus, "one")
 
 
-def test_losses_are_those_of_one_process(corpus, straight):
+@pytest.fixture(scope="module")
+def four(corpus):
+    """Let one process train with four devices."""
     ended(corpus, "four", started(corpus, "four", 1, 4))
+
+
+def test_losses_are_those_of_one_process(corpus, straight, four):
     np.testing.assert_allclose(losses(corpus, "four"), straight, rtol=1e-5)
     words = ended(corpus, "two", started(corpus, "two", 2, 2))
     np.testing.assert_allclose(losses(corpus, "two"), straight, rtol=1e-5)
-    others = [line for line in words.splitlines() if line.startswith("[1] ") and "[Gloo]" not in line]
-    assert others == [], "the main process speaks alone"
+    spoken = [line for line in words.splitlines() if re.search(r"checkpoint|validation|sample|resuming|done", line)]
+    assert len(spoken) > 5 and not any(line.startswith("[1]") for line in spoken), "the main process speaks alone"
     folder = corpus / "two"
     facts = json.loads((folder / workdir.RUN).read_text())
     assert facts["finished"] and facts["devices"] == 4 and facts["mesh"]["fsdp"] == 4
@@ -193,10 +199,11 @@ def test_a_signal_before_the_first_step_ends_both_at_once(corpus):
     assert not (corpus / "early" / workdir.LOCK).exists()
 
 
-def test_a_run_goes_on_with_other_devices_also_after_a_kill(corpus, straight):
-    ended(corpus, "moved", started(corpus, "moved", 1, 4, train__steps=10))
-    process = started(corpus, "moved", 2, 1, train__checkpoint_every=3)
-    until(lambda: checkpoint.steps(corpus / "moved" / workdir.CHECKPOINTS)[-1] > 10 or process.poll() is not None)
+def test_a_run_goes_on_with_other_devices_also_after_a_kill(corpus, straight, four):
+    shutil.copytree(corpus / "four", corpus / "moved")
+    shutil.rmtree(corpus / "moved" / workdir.CHECKPOINTS / str(STEPS))  # so that it is to go on after step 14
+    process = started(corpus, "moved", 2, 1, train__checkpoint_every=1)
+    until(lambda: checkpoint.steps(corpus / "moved" / workdir.CHECKPOINTS)[-1] > 14 or process.poll() is not None)
     other = re.search(r"1 is (\d+)", (corpus / "moved.log").read_text(encoding="utf-8"))
     os.kill(int(other[1]), signal.SIGKILL)
     assert "error: process 0 failed" in ended(corpus, "moved", process, 128 + signal.SIGKILL)
@@ -204,17 +211,11 @@ def test_a_run_goes_on_with_other_devices_also_after_a_kill(corpus, straight):
     np.testing.assert_allclose(losses(corpus, "moved"), straight, rtol=1e-5)
 
 
-PMAP = {"parallel__compile": "pmap", "parallel__mesh__data": -1, "parallel__mesh__fsdp": 1}
-MISTAKES = {
-    "data.batch_size is 7": {"data__batch_size": 7},
-    "parallel.compile is 'pmap'": PMAP,
-}
-
-
-@pytest.mark.parametrize("sentence", MISTAKES)
-def test_a_mistake_ends_all_with_one_sentence(corpus, sentence):
-    words = ended(corpus, "wrong", started(corpus, "wrong", 2, 1, **MISTAKES[sentence]), 2)
-    assert words.count(f"error: {sentence}") == 2 and "Traceback" not in words
+def test_a_mistake_ends_all_with_one_sentence(corpus):
+    fields = {"parallel__compile": "pmap", "parallel__mesh__data": -1, "parallel__mesh__fsdp": 1}
+    words = ended(corpus, "wrong", started(corpus, "wrong", 2, 1, **fields), 2)
+    assert words.count("error: parallel.compile is 'pmap'") == 2 and "Traceback" not in words
+    assert not (corpus / "wrong" / workdir.LOCK).exists()
 
 
 @pytest.mark.parametrize(
