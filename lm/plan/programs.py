@@ -37,8 +37,7 @@ def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stage
     Args:
       config: resolved; its model has a vocabulary.
     """
-    kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
-    model = _model(config, mesh).clone(attend=kernels.ATTENDS[kernel].attend)
+    model = _model(config, mesh)
     goal = objective(config.objective, _setting(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)

@@ -48,6 +48,7 @@ def lowered(**model):
 small = lowered()
 print(json.dumps({
     "train": compiled(programs.train_step(*small)),
+    "kernels": programs.train_step(*small).as_text().count("@tpu_custom_call("),
     "decode": compiled(programs.decode_step(*small, rows=8)),
     "large": words(lambda: compiled(programs.train_step(*lowered(width=32768, layers=96)))),
     "unknown": words(lambda: topology.devices("v5e:3x5")),
@@ -71,6 +72,10 @@ def test_a_train_step_gathers_and_scatters_weights_in_every_layer(found):
     for kind in ("all-gather", "reduce-scatter", "all-reduce"):
         _, in_loops, runs = collectives[kind]
         assert in_loops > 0 and runs >= 3, kind
+
+
+def test_a_train_step_has_the_kernel_of_attention_forward_and_backward_for_queries_and_for_keys(found):
+    assert found["kernels"] == 3  # in a loop over layers
 
 
 def test_a_decode_step_sums_what_tensor_parallel_layers_give(found):
