@@ -21,8 +21,13 @@ from typing import Any, NamedTuple
 from absl import app, flags
 
 from lm import workdir
+from lm.config.objective import has_prefix
 from lm.config.resolve import resolve
+from lm.costs.compiled import Collective, compiled
+from lm.model import kernels
 from lm.parallel import topology
+from lm.parallel.mesh import make_mesh
+from lm.plan import programs
 from lm.refusal import Refusal
 
 ONLY = flags.DEFINE_list("only", [], "names of configs, all of them where none is given")
@@ -102,12 +107,6 @@ def main(arguments: list[str]) -> None:
 
 def _compiled(case: Case) -> Iterator[dict[str, Any]]:
     """Yield what each program of a case takes, as a row of the table; compiles in this process."""
-    from lm.config.objective import has_prefix
-    from lm.costs.compiled import compiled
-    from lm.model import kernels
-    from lm.parallel.mesh import make_mesh
-    from lm.plan import programs
-
     devices = topology.devices(case.topology, case.slices)
     file, _, argument = case.config.partition(":")
     config = runpy.run_path(str(ROOT / f"configs/{file}.py"))["get_config"](argument)
@@ -125,7 +124,7 @@ def _compiled(case: Case) -> Iterator[dict[str, Any]]:
         row = {"mesh": shape, "program": program}
         try:
             found = compiled(lower(config, mesh))
-            row |= found._asdict() | {"collectives": {kind: one._asdict() for kind, one in found.collectives.items()}}
+            row |= found._asdict() | {"collectives": _words(found.collectives)}
         except Refusal as refusal:
             row["refusal"] = str(refusal)
         print(f", {row.get('seconds', 0):.0f} s", file=sys.stderr, flush=True)
@@ -157,11 +156,15 @@ def _cells(name: str, devices: str, row: dict[str, Any]) -> str:
     first = name, devices, row["mesh"], row["program"]
     if "refusal" in row:
         return _line(*first, "", f"no: {row['refusal']}", "", "")
-    words = [
-        f"{one['written']} {kind}" + (f" (run {one['runs']} ×)" if one["runs"] != one["written"] else "")
-        for kind, one in row["collectives"].items()
-    ]
-    return _line(*first, f"{row['peak'] / 2**30:.2f}", "yes", ", ".join(words) or "none", f"{row['seconds']:.0f}")
+    return _line(*first, f"{row['peak'] / 2**30:.2f}", "yes", row["collectives"], f"{row['seconds']:.0f}")
+
+
+def _words(collectives: dict[str, Collective] | None) -> str:
+    """Return a program's collectives, a kind after another."""
+    if collectives is None:
+        return "unknown: libtpu is newer than jaxlib can read"
+    runs = lambda one: f" (run {one.runs} ×)" if one.runs != one.written else ""
+    return ", ".join(f"{one.written} {kind}{runs(one)}" for kind, one in collectives.items()) or "none"
 
 
 def _line(*cells: str) -> str:

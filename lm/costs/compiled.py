@@ -36,14 +36,15 @@ class Compiled(NamedTuple):
     """What a program takes. Bytes are of one device.
 
     peak: most that is held at once: arguments, outputs (those that take donated arguments' places once) and the most of
-    temporaries. collectives: kind → Collective, of those that there are. seconds: to compile.
+    temporaries. collectives: kind → Collective, of those that there are; None where the compiler writes what this
+    jaxlib cannot read. seconds: to compile.
     """
 
     peak: int
     arguments: int
     temporaries: int
     outputs: int
-    collectives: dict[str, Collective]
+    collectives: dict[str, Collective] | None
     seconds: float
 
 
@@ -71,9 +72,17 @@ def compiled(lowered: Any) -> Compiled:
         arguments=sizes[0],
         temporaries=sizes[1],
         outputs=sizes[2],
-        collectives=collectives(program.as_text()),
+        collectives=_read(program),
         seconds=seconds,
     )
+
+
+def _read(program: Any) -> dict[str, Collective] | None:
+    """Return what `collectives` does of a compiled program; None where its text is of another version than jaxlib."""
+    try:
+        return collectives(program.as_text())
+    except JaxRuntimeError:
+        return None
 
 
 def collectives(text: str) -> dict[str, Collective]:

@@ -75,7 +75,7 @@ def _relay(process: subprocess.Popen, index: int) -> None:
 def _ended(running: Sequence[subprocess.Popen]) -> int:
     """Wait for all; return 0, or the status of the one that failed first, 128 + n for signal n."""
     failed, limit = None, float("inf")
-    while any(process.poll() is None for process in running):
+    while None in [process.poll() for process in running]:
         if failed is None and (failed := _first_failed(running)) is not None:
             limit = time.monotonic() + _GRACE
         if time.monotonic() > limit:

@@ -6,6 +6,7 @@ They talk by JAX's coordination service, which costs the devices nothing. What e
 import contextlib
 import json
 import os
+import socket
 import sys
 import threading
 import traceback
@@ -62,6 +63,7 @@ class Processes:
         self._agreed = 0
         self._closed, self._leaving = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
+        self._last: list[Callable[[], None]] = []
 
     def agree(self, make: Callable[[], Answer]) -> Answer:
         """Return what `make`, which the main process alone calls, returns there; its Refusal is everyone's.
@@ -88,6 +90,10 @@ class Processes:
         self._client.key_value_set(key, json.dumps([answer, None]))
         return answer
 
+    def at_once(self, do: Callable[[], None]) -> None:
+        """Have `do` called should this process have to end at once, when no block is left in order."""
+        self._last.append(do)
+
     def post(self, name: str, value: object) -> None:
         """Tell all processes a value of JSON; the first that is told by a name stays."""
         with contextlib.suppress(Exception):  # there already, or nobody is left to tell
@@ -105,10 +111,10 @@ class Processes:
                 found = self._client.key_value_dir_get(_BOARD)
             except Exception:  # whatever the service raises
                 if not self._closed.is_set():
-                    self._leave(1, f"error: process {self.index} ends, as the main process cannot be reached.")
+                    self.leave(1, f"error: process {self.index} ends, as the main process cannot be reached.")
             board = {key.removeprefix(_BOARD): json.loads(value) for key, value in found}
             if _END in board:
-                self._leave(*board[_END])
+                self.leave(*board[_END])
             look(board)
 
     @contextlib.contextmanager
@@ -123,21 +129,20 @@ class Processes:
             yield
             self._client.wait_at_barrier("lm/done", _LONG)
         except BaseException as error:  # the others would wait for this process
-            self._fail(error)
+            self.leave(*_told(error, self.index))
         self._closed.set()
         if self._thread:
             self._thread.join()
         jax.distributed.shutdown()
 
-    def _fail(self, error: BaseException) -> NoReturn:
-        status, words = _told(error, self.index)
-        self.post(_END, (status, words))
-        self._leave(status, words)
-
-    def _leave(self, status: int, words: str) -> NoReturn:
-        """End this process at once: to leave in order would be to wait for the others."""
-        self._leaving.acquire()  # for good: of two threads that find an end one tells it
+    def leave(self, status: int, words: str) -> NoReturn:
+        """End this process, and with it all, at once: to leave in order would be to wait for the others."""
+        self._leaving.acquire()  # for good: a thread that comes second has nothing to say
         print(words, file=sys.stderr, flush=True)
+        self.post(_END, (status, words))
+        for do in self._last:
+            with contextlib.suppress(Exception):
+                do()
         self.post(f"{_LEFT}/{self.index}", True)
         if self.is_main:  # the service ends with it
             limit = threading.Event()
@@ -153,13 +158,12 @@ def _told(error: BaseException, index: int) -> tuple[int, str]:
     """Return the status and the sentence of what ended process `index`."""
     if isinstance(error, Refusal):
         return 2, f"error: {error}"
-    if isinstance(error, SystemExit) and isinstance(error.code, int):
-        return error.code, f"process {index} was stopped, and with it the run."
     if isinstance(error, OSError) and error.filename is not None:
         return 2, f"error: {str(error.filename)!r} cannot be written or read: {error.strerror}."
-    if type(error).__name__ != "JaxRuntimeError":  # of which it is the rule that another process is gone
-        traceback.print_exception(error)
     words = " ".join(str(error).split())[:300]
+    if type(error).__name__ == "JaxRuntimeError":
+        return 1, f"error: process {index} failed in what it computes with others, one of which may be gone: {words}"
+    traceback.print_exception(error)
     return 1, f"error: process {index} failed, and with it the run: {type(error).__name__}: {words}"
 
 
@@ -182,17 +186,38 @@ def join(named: Named | None) -> Processes:
         return Processes()
     else:
         coordinator, count, index = named
+        if index == 0:
+            _check_port(int(coordinator.rpartition(":")[2]))
         given = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
         given["cluster_detection_method"] = "deactivate"
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+    where = f" at {named.coordinator}" if named else ""
+    late = f"error: not all of the {count} processes of the run came together{where} within {_JOINED_WITHIN} s."
+    limit = threading.Timer(_JOINED_WITHIN, _give_up, (late,))  # JAX itself would abort
+    limit.daemon = True
+    limit.start()
     try:
-        jax.distributed.initialize(**given, initialization_timeout=_JOINED_WITHIN)
+        jax.distributed.initialize(**given, initialization_timeout=2 * _JOINED_WITHIN)
     except (RuntimeError, ValueError) as error:  # JaxRuntimeError is one
-        where = f" at {named.coordinator}" if named else ""
         words = " ".join(str(error).split())[:200]
-        raise Refusal(f"the {count} processes of the run did not find each other{where}: {words}") from None
+        raise Refusal(f"the {count} processes of the run cannot come together{where}: {words}") from None
+    finally:
+        limit.cancel()
     state = _state()
     return Processes(state.num_processes, state.process_id, state.client)
+
+
+def _check_port(port: int) -> None:
+    """Refuse a port of this machine that something else has: JAX 0.10.2 would crash."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise Refusal(f"--coordinator names port {port}, which process 0 cannot have: {error.strerror}.") from None
+
+
+def _give_up(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def _detected() -> int:

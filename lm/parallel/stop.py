@@ -37,14 +37,18 @@ class Stop:
         processes.watch(self._look)
 
     def _take(self, number: int, frame: object) -> None:
-        self._signal = number
+        if self._processes.count > 1:
+            self._signal = number  # the thread that talks to the others finds it
+            return
+        self.number = number
         if not self.is_graceful:
             sys.exit(128 + number)
-        if self._processes.count == 1:
-            self.number = number
 
     def _look(self, board: Mapping[str, Any]) -> None:
         """Take part in the agreement, given what all have posted."""
+        if self._signal and not self.is_graceful:
+            words = f"process {self._processes.index} was stopped, and with it the run."
+            self._processes.leave(128 + self._signal, words)
         if self._signal and _ASKED not in board:
             self._processes.post(_ASKED, self._signal)
         if _ASKED in board and self._next is None:

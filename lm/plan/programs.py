@@ -17,7 +17,7 @@ from lm.config.objective import has_prefix
 from lm.data.pairs import Pair
 from lm.data.windows import Window
 from lm.generate import decode, prepare, samplers
-from lm.model import kernels
+from lm.model import attend, kernels
 from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import Objective, Setting
 from lm.objective.catalog import objective
@@ -73,7 +73,7 @@ def decode_step(config: ml_collections.FrozenConfigDict, mesh: Mesh, rows: int) 
     Args:
       config: resolved; its model has a vocabulary.
     """
-    model = _model(config, mesh)
+    model = _model(config, mesh).clone(attend=attend.einsum)  # as generation has it
     params = jax.eval_shape(partial(prepare.ready, model.config), shapes(model))
     ids = jax.ShapeDtypeStruct((rows, config.model.context // 2), jnp.int32)
     lengths = jax.ShapeDtypeStruct((rows,), jnp.int32)

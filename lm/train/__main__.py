@@ -65,6 +65,7 @@ def _locked(folder: Path, together: Processes) -> Iterator[None]:
     """Hold the workdir's lock, at the main process for all."""
     with contextlib.ExitStack() as held:
         lock = workdir.lock(folder / workdir.LOCK, f"the workdir {folder}")
+        together.at_once(held.close)
         together.agree(lambda: held.enter_context(lock))
         yield
 

@@ -84,6 +84,8 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     view = Transformer(compiling.settled(config.model, mesh))
     kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
     attend, takes, how = kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, config.parallel.compile
+    if how == "pmap" and jax.process_count() > 1:
+        raise Refusal("parallel.compile is 'pmap', which is for one process; of several the run is compiled by 'jit'.")
     over_mesh = view.clone(
         attend=attention.placed(attend, takes, mesh, "jit"),
         constrain=rules.constrain(mesh),

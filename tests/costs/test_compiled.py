@@ -141,3 +141,12 @@ def test_what_does_not_fit_is_refused(words, sentence):
 def test_other_failures_are_no_matter_of_size():
     with pytest.raises(JaxRuntimeError, match="INTERNAL"):
         compiled(Failing("INTERNAL: a mistake of the compiler's"))
+
+
+def test_a_text_that_this_jaxlib_cannot_read_leaves_the_other_numbers(lowered, monkeypatch):
+    def unreadable(self):
+        raise JaxRuntimeError("INTERNAL: RET_CHECK failure: async-update instruction should have 1 operands")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
+    found = compiled(lowered(lambda x: x + 1, (64, 3)))
+    assert found.collectives is None and found.arguments == 8 * 3 * 4

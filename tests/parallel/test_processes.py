@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -183,15 +184,37 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus, straight):
     np.testing.assert_allclose(losses(corpus, "stopped"), straight, rtol=1e-5)
 
 
-def test_a_run_goes_on_with_other_devices(corpus, straight):
-    for count, devices, steps in ((1, 4, 10), (2, 1, 14), (1, 1, STEPS)):
-        ended(corpus, "moved", started(corpus, "moved", count, devices, train__steps=steps))
+def test_a_signal_before_the_first_step_ends_both_at_once(corpus):
+    process = started(corpus, "early", 2, 1, launch=["--hand_to=1"])
+    until((corpus / "early" / workdir.LOCK).exists)
+    process.send_signal(signal.SIGTERM)
+    words = ended(corpus, "early", process, 128 + signal.SIGTERM)
+    assert "process 1 was stopped, and with it the run." in words
+    assert not (corpus / "early" / workdir.LOCK).exists()
+
+
+def test_a_run_goes_on_with_other_devices_also_after_a_kill(corpus, straight):
+    ended(corpus, "moved", started(corpus, "moved", 1, 4, train__steps=10))
+    process = started(corpus, "moved", 2, 1, train__checkpoint_every=3)
+    until(lambda: checkpoint.steps(corpus / "moved" / workdir.CHECKPOINTS)[-1] > 10 or process.poll() is not None)
+    other = re.search(r"1 is (\d+)", (corpus / "moved.log").read_text(encoding="utf-8"))
+    os.kill(int(other[1]), signal.SIGKILL)
+    assert "error: process 0 failed" in ended(corpus, "moved", process, 128 + signal.SIGKILL)
+    ended(corpus, "moved", started(corpus, "moved", 1, 1))
     np.testing.assert_allclose(losses(corpus, "moved"), straight, rtol=1e-5)
 
 
-def test_a_mistake_ends_all_with_one_sentence(corpus):
-    words = ended(corpus, "wrong", started(corpus, "wrong", 2, 1, data__batch_size=7), 2)
-    assert words.count("error: data.batch_size is 7") == 2 and "Traceback" not in words
+PMAP = {"parallel__compile": "pmap", "parallel__mesh__data": -1, "parallel__mesh__fsdp": 1}
+MISTAKES = {
+    "data.batch_size is 7": {"data__batch_size": 7},
+    "parallel.compile is 'pmap'": PMAP,
+}
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_a_mistake_ends_all_with_one_sentence(corpus, sentence):
+    words = ended(corpus, "wrong", started(corpus, "wrong", 2, 1, **MISTAKES[sentence]), 2)
+    assert words.count(f"error: {sentence}") == 2 and "Traceback" not in words
 
 
 @pytest.mark.parametrize(
@@ -228,6 +251,33 @@ def test_slurm_and_open_mpi_are_detected(monkeypatch, count):
     monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1531576320.0;tcp://10.96.0.1:34911")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", str(count))
     assert processes._detected() == count
+
+
+JOIN = """
+import sys
+from lm.parallel import processes
+
+processes._JOINED_WITHIN = 2
+processes.join(processes.named(sys.argv[1], 2, int(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_does_not_wait_for_ever(index):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    line = [sys.executable, "-c", JOIN, address, str(index)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    words = f"error: not all of the 2 processes of the run came together at {address} within 2 s."
+    assert done.returncode == 2 and done.stderr.strip().endswith(words), done.stderr
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Refusal, match=f"names port {port}, which process 0 cannot have: Address already in use"):
+            processes.join(processes.Named(f"localhost:{port}", 2, 0))
 
 
 def test_one_process_alone_starts_nothing():
