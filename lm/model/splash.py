@@ -29,7 +29,7 @@ def splash(
     scale: float | None = None,
     split: Callable = whole,
     parts: tuple[int, int] = (1, 1),
-    interpret: bool = True,
+    interpret: bool = False,
 ):
     """Return the same as `einsum`, softmax in float32, of rows whose mask has segments, no prefix and no bias.
 

@@ -34,7 +34,7 @@ def test_values_and_gradients(slow_attention, mask, heads, kv_heads, options):
     slow = lambda *inputs: slow_attention(*inputs, allowed, None, options.get("soft_cap"), options.get("scale"))
 
     def loss(*inputs):
-        out = splash(*inputs, mask, "float32", **options)
+        out = splash(*inputs, mask, "float32", interpret=True, **options)
         return jnp.sum(out * weights.astype("float32")), out
 
     given = [jnp.asarray(array, jnp.float32) for array in inputs]
@@ -47,3 +47,9 @@ def test_values_and_gradients(slow_attention, mask, heads, kv_heads, options):
         expected = (ahead - behind) / (2 * little)
         assert abs(expected) > 0.05
         np.testing.assert_allclose(np.sum(np.asarray(gradient, np.float64) * direction), expected, rtol=2e-4, atol=1e-5)
+
+
+def test_without_a_tpu_it_must_be_told_to_interpret():
+    inputs = [jnp.ones((2, 7, 1, 5))] * 3
+    with pytest.raises(ValueError, match="Only interpret mode is supported on CPU"):
+        splash(*inputs, masks.packed(SEGMENTS), "float32")
