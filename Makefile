@@ -1,6 +1,7 @@
 # make train: a first run. make test: everything that must hold. Both set the machine up first.
 # make bench TEXT=FILE: beside PyTorch, which it needs in .venv.
 # make parity: every family beside Hugging Face Transformers, in an environment of its own, since that is large.
+# make faults: tests of processes that are killed and moved, which take minutes.
 # make tpu-compile: programs compiled for slices of TPUs, without one, in an environment of its own; writes docs/tpu.md.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ CONFIG ?= configs/quickstart.py
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test lint setup bench parity tpu-compile
+.PHONY: train test lint setup bench faults parity tpu-compile
 
 train: setup
 	$(BIN)/python -m lm.train --config=$(CONFIG) --workdir=$(WORKDIR)
@@ -24,6 +25,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/char_cpu.py --text=$(TEXT)
+
+faults: setup
+	$(BIN)/python -m pytest -m faults
 
 # Of these packages the models' files alone are wanted, so none of what they depend on.
 parity: .venv-parity/.ready

@@ -29,7 +29,6 @@ def single(request, tiny, train, mesh_of):
 @pytest.mark.parametrize(
     ("single", "sizes"),
     [
-        ("decoder", {"data": 4, "tensor": 2}),
         ("decoder", {"data": 2, "sequence": 4}),
         ("decoder", {"slice": 2, "fsdp": 2, "tensor": 2}),
         ("decoder", {"fsdp": 2, "sequence": 2, "tensor": 2}),
@@ -56,8 +55,9 @@ def test_steps_are_those_of_one_device(tiny, train, mesh_of, single, sizes):
         assert share(block["feedforward"]["experts"]["in"]["kernel"]) == split * sizes["expert"]
 
 
-@pytest.mark.parametrize("single", ["decoder", "both", "experts with places"], indirect=True)
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("single", "accumulate"), [("decoder", 2), ("both", 1), ("experts with places", 1)], indirect=["single"]
+)
 def test_pmap_is_jit(tiny, train, mesh_of, single, accumulate):
     model, expected = single
     config = tiny(**model, parallel__compile="pmap", train__accumulate=accumulate)
@@ -73,9 +73,9 @@ def test_devices_under_pmap_drop_each_their_own(tiny, train, mesh_of):
     """With dropout they are no longer one device's numbers, nor are two devices' masks alike."""
     losses = [
         float(train(tiny(model__dropout=0.5, parallel__compile="pmap"), mesh_of(data=count), 1)[0][0]["loss"])
-        for count in (1, 2, 4)
+        for count in (1, 2)
     ]
-    assert len(set(losses)) == 3
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def until(condition):
         time.sleep(0.01)
 
 
+@pytest.mark.faults
 def test_a_signal_to_one_process_stops_both_at_the_same_step(corpus, straight):
     found = lambda: checkpoint.steps(corpus / "stopped" / workdir.CHECKPOINTS)
     begin = lambda: started(corpus, "stopped", 2, 2, launch=["--hand_to=1"], train__checkpoint_every=3)
@@ -199,6 +200,7 @@ def test_a_signal_before_the_first_step_ends_both_at_once(corpus):
     assert not (corpus / "early" / workdir.LOCK).exists()
 
 
+@pytest.mark.faults
 def test_a_run_goes_on_with_other_devices_also_after_a_kill(corpus, straight, four):
     shutil.copytree(corpus / "four", corpus / "moved")
     shutil.rmtree(corpus / "moved" / workdir.CHECKPOINTS / str(STEPS))  # so that it is to go on after step 14

@@ -66,7 +66,12 @@ CASES = {
         "model.unroll": 2,
         "model.remat": "full",
     },
-    "gemma2": {"model.family": "gemma2", "model.windows": (5, 0), "model.activation": "relu"},
+    "gemma2": {
+        "model.family": "gemma2",
+        "model.windows": (5, 0),
+        "model.activation": "relu",
+        "model.remat": "attention",
+    },
     "gemma3": {
         "model.family": "gemma3",
         "model.windows": (5, 0),
@@ -82,7 +87,7 @@ CASES = {
     "seq2seq": {"model.family": "t5", **_PAIRS},
     "seq2seq, decoder": {**_PAIRS, "objective.prefix": True},
     "classify": {"model.family": "roberta", **_CLASSES},
-    "classify, decoder": {"model.family": "llama", **_CLASSES},
+    "classify, decoder": {"model.family": "llama", "model.remat": "offload", **_CLASSES},
     "mixtral, places": {
         "model.family": "mixtral",
         "model.experts": 4,
