@@ -70,11 +70,13 @@ CASES = {
         "model.family": "gemma2",
         "model.windows": (5, 0),
         "model.activation": "relu",
+        "model.projections": "joined",
         "model.remat": "attention",
     },
     "gemma3": {
         "model.family": "gemma3",
         "model.windows": (5, 0),
+        "model.projections": "apart",
         "model.rotary_scaling": "linear",
         "model.rotary_factor": 2.0,
     },
