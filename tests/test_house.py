@@ -24,6 +24,8 @@ FLOORS = {
         "refusal",
         "text",
         "trees",
+        "lock",
+        "storage",
         "workdir",
     ],
     2: ["checkpoint", "data", "model", "objective", "optim", "parallel", "report"],

@@ -12,16 +12,16 @@ from lm.metrics import Row
 def test_rows_are_read_as_written(tmp_path):
     writer = metrics.Writer(tmp_path, 0)
     writer.write(3, {"train/loss": 0.1 + 0.2, "tokens": 91})
-    assert len(metrics.read(tmp_path / workdir.METRICS)) == 2  # readers need not wait for the end
+    assert len(metrics.read(tmp_path)) == 2  # readers need not wait for the end
     writer.write(5, {"train/loss": math.nan})
     writer.close()
-    *rows, last = metrics.read(tmp_path / workdir.METRICS)
+    *rows, last = metrics.read(tmp_path)
     assert rows == [Row(3, "train/loss", 0.1 + 0.2), Row(3, "tokens", 91)]
     assert last[:2] == (5, "train/loss") and math.isnan(last.value)
 
 
 def test_a_file_that_is_not_there_has_no_rows(tmp_path):
-    assert metrics.read(tmp_path / workdir.METRICS) == []
+    assert metrics.read(tmp_path) == []
 
 
 @pytest.mark.parametrize("torn", [1, 2, 9, 17])
@@ -29,7 +29,7 @@ def test_a_torn_last_line_is_left_out_and_the_next_writer_begins_a_line(tmp_path
     path = tmp_path / workdir.METRICS
     whole = '{"step": 3, "loss": 7.5}\n'
     path.write_bytes((whole + '{"step": 5, "é": 2}'.encode()[:torn].decode(errors="ignore")).encode())
-    assert metrics.read(path) == [Row(3, "loss", 7.5)]
+    assert metrics.read(tmp_path) == [Row(3, "loss", 7.5)]
     writer = metrics.Writer(tmp_path, 3)
     writer.write(5, {"loss": 2})
     writer.close()
@@ -39,7 +39,7 @@ def test_a_torn_last_line_is_left_out_and_the_next_writer_begins_a_line(tmp_path
 def test_a_letter_torn_in_its_middle_is_left_out(tmp_path):
     path = tmp_path / workdir.METRICS
     path.write_bytes(b'{"step": 3, "loss": 7.5}\n{"step": 5, "\xc3')
-    assert metrics.read(path) == [Row(3, "loss", 7.5)]
+    assert metrics.read(tmp_path) == [Row(3, "loss", 7.5)]
 
 
 def test_a_resumed_writer_drops_the_rows_after_its_step(tmp_path):
@@ -48,10 +48,10 @@ def test_a_resumed_writer_drops_the_rows_after_its_step(tmp_path):
         first.write(step, {"loss": float(step)})
     first.close()
     second = metrics.Writer(tmp_path, 5)
-    assert [row.step for row in metrics.read(tmp_path / workdir.METRICS)] == [3, 5]
+    assert [row.step for row in metrics.read(tmp_path)] == [3, 5]
     second.write(7, {"loss": -7.0})
     second.close()
-    assert [(row.step, row.value) for row in metrics.read(tmp_path / workdir.METRICS)] == [(3, 3), (5, 5), (7, -7)]
+    assert [(row.step, row.value) for row in metrics.read(tmp_path)] == [(3, 3), (5, 5), (7, -7)]
 
 
 @pytest.mark.parametrize(

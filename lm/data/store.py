@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm import workdir
+from lm import lock, workdir
 from lm.config import data
 from lm.data import build, catalog
 from lm.data.sources import Source
@@ -212,7 +212,7 @@ def _built(
     folder = root / f"{kind}-{hashlib.sha256(json.dumps([VERSION, key]).encode()).hexdigest()[:20]}"
     if (folder / INDEX).exists():
         return folder
-    with workdir.lock(root / f"{folder.name}.lock", f"the token store {folder}", wait=_once(say)):
+    with lock.held(root / f"{folder.name}.lock", f"the token store {folder}", wait=_once(say)):
         if (folder / INDEX).exists():
             return folder
         part = folder.with_name(f"{folder.name}.part")

@@ -71,7 +71,7 @@ def ended(corpus, folder, process, status=0):
 
 def losses(corpus, folder):
     """Return the training losses of a run, the norms of its gradients, and its losses of validation, by step."""
-    rows = metrics.read(corpus / folder / workdir.METRICS)
+    rows = metrics.read(corpus / folder)
     found = [[(row.step, row.value) for row in rows if row.name == name] for name in ("train/loss", "grad_norm")]
     assert all([step for step, _ in part] == list(range(1, STEPS + 1)) for part in found)
     found.append([(row.step, row.value) for row in rows if row.name == "valid/loss" and row.step in (10, STEPS)])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm import checkpoint, metrics, workdir
+from lm import checkpoint, lock, metrics, workdir
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
@@ -83,7 +83,7 @@ def tree(folder, step):
 
 def numbers(folder):
     """Return the rows of a run that a clock does not enter."""
-    return [row for row in metrics.read(folder / workdir.METRICS) if row.name not in TIMES]
+    return [row for row in metrics.read(folder) if row.name not in TIMES]
 
 
 def contents(folder):
@@ -113,7 +113,7 @@ def test_a_run_leaves_what_the_design_says(straight):
     assert not (straight / workdir.LOCK).exists()
     facts = json.loads((straight / workdir.RUN).read_text())
     assert facts["finished"] is True and facts["parameters"] > 0 and len(facts["data"]["fingerprint"]) == 64
-    rows = metrics.read(straight / workdir.METRICS)
+    rows = metrics.read(straight)
     assert [row.step for row in rows if row.name == "train/loss"] == list(range(1, STEPS + 1))
     assert [row.step for row in rows if row.name == "valid/loss"] == [60, 120, 180, 240]
     losses = {row.step: row.value for row in rows if row.name == "valid/loss"}
@@ -133,7 +133,7 @@ def test_the_report_stands_alone(straight):
     facts = json.loads((straight / workdir.RUN).read_text())
     valid = facts["data"]["valid"]
     assert f"{8 * valid['xz_bytes'] / valid['bytes']:.4f}" in page
-    last = [row for row in metrics.read(straight / workdir.METRICS) if row.name == "valid/loss"][-1]
+    last = [row for row in metrics.read(straight) if row.name == "valid/loss"][-1]
     assert f"{last.value:.4f}" in page
 
 
@@ -259,7 +259,7 @@ def test_a_folder_that_is_no_run_and_a_busy_one_are_refused(corpus, straight, tm
     done = train(corpus, tmp_path)
     assert done.returncode == 2 and "holds files, but no run" in done.stderr
     assert contents(tmp_path) == {Path("thesis.txt"): b"precious"}
-    with workdir.lock(straight / workdir.LOCK, "it"):
+    with lock.held(straight / workdir.LOCK, "it"):
         done = train(corpus, straight)
     assert done.returncode == 2 and f"is in use by process {os.getpid()}" in done.stderr
 
