@@ -142,7 +142,10 @@ def test_a_far_lock_refuses_a_second_process_and_is_free_afterwards(far):
     path = far / "lock"
     with lock.held(path, "the run"):
         assert json.loads(path.read_text())["process"] == os.getpid()
-        with pytest.raises(Refusal, match=rf"^the run is in use by process {os.getpid()} on"), lock.held(path, "the run"):
+        with (
+            pytest.raises(Refusal, match=rf"^the run is in use by process {os.getpid()} on"),
+            lock.held(path, "the run"),
+        ):
             pass
     assert not path.exists()
 
