@@ -94,7 +94,8 @@ def remove(folder: Path) -> None:
 def rename(folder: Path, other: Path) -> None:
     """Give a folder another name beside it; on an object store its objects are copied one by one."""
     if is_far(folder):
-        _system(folder).mv(str(folder), str(other), recursive=True)
+        _system(folder).copy(str(folder), str(other), recursive=True)
+        remove(folder)
     else:
         os.rename(folder, other)
 
@@ -136,8 +137,12 @@ def _counting(count: Callable[[int], None]) -> Any:
     from fsspec.callbacks import Callback
 
     class Counting(Callback):
+        def absolute_update(self, value: int) -> None:
+            count(value - self.value)
+            super().absolute_update(value)
+
         def relative_update(self, inc: int = 1) -> None:
-            count(inc)
+            self.absolute_update(self.value + inc)
 
     return Counting()
 

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from lm import checkpoint, lock, metrics, workdir
+from lm.weights.place import open_place
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
@@ -71,7 +73,6 @@ def start(corpus, folder, until, **overrides):
 
 def tree(folder, step):
     """Return every array of a checkpoint's params and opt_state as Orbax reads them back."""
-    import jax
     import orbax.checkpoint as ocp
 
     leaves = []
@@ -340,3 +341,26 @@ def test_generate_speaks_only_the_text(corpus, straight):
     ):
         done = generate(*flags)
         assert done.returncode == 2 and words in done.stderr and done.stdout == "", flags
+
+
+def test_a_run_on_an_object_store_killed_and_moved_is_the_same_run(corpus, straight, far, monkeypatch):
+    """Killed by SIGKILL, it goes on on another machine, which has no copy of the token store yet."""
+    folder, elsewhere = far / "run", {"data.store": str(far / "store"), "train.checkpoint_every": 60}
+    monkeypatch.setenv("HOME", str(corpus / "one machine"))
+    process = start(corpus, folder, 60, **elsewhere)
+    process.kill()
+    process.wait()
+    assert (folder / workdir.LOCK).exists()
+    monkeypatch.setenv("HOME", str(corpus / "another"))
+    done = train(corpus, folder, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step" in done.stderr and "fetching gs://" in done.stderr and "tokenising" not in done.stderr
+    assert not (folder / workdir.LOCK).exists()
+    assert numbers(folder) == numbers(straight)
+    assert (folder / workdir.SAMPLES).read_text() == (straight / workdir.SAMPLES).read_text()
+    assert json.loads((folder / workdir.RUN).read_text())["finished"] is True
+    page = (folder / workdir.REPORT).read_text()
+    assert page.count("<svg") == (straight / workdir.REPORT).read_text(encoding="utf-8").count("<svg")
+    near, there = open_place(str(straight)), open_place(f"{folder}@{STEPS}")
+    jax.tree.map(np.testing.assert_array_equal, near.params, there.params)
+    assert there.tokenizer.to_json() == near.tokenizer.to_json()
