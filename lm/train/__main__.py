@@ -36,7 +36,7 @@ from lm.parallel.stop import Stop
 from lm.refusal import Refusal
 
 CONFIG = command.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; gs://BUCKET/FOLDER with lm[gcs]", required=True)
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several that are named by hand")
 COUNT = flags.DEFINE_integer("processes", None, "how many processes the run has")
 INDEX = flags.DEFINE_integer("process", None, "which of them this one is, from 0")

@@ -1,7 +1,7 @@
 """A PLACE in, the Bundle that generation and evaluation work on out; and a Bundle into a PLACE.
 
 A PLACE is a workdir or workdir@STEP (with :raw or not), a folder of Hugging Face's, a .safetensors file with its
-config.json beside it, or a .gguf file.
+config.json beside it, or a .gguf file; on a disk, or on an object store (gs://).
 """
 
 import json
