@@ -35,7 +35,7 @@ def fetched(path: Path, is_wanted: Callable[[str], bool], say: _Say) -> Path:
     key = json.dumps([str(path), sorted((name, one.size, one.generation) for name, one in facts.items())])
     folder = NEAR.expanduser() / "fetched" / hashlib.sha256(key.encode()).hexdigest()[:20]
     near = folder / path.name
-    with lock.held(folder.with_name(f"{folder.name}.lock"), f"the copy of {path}", wait=lambda words: None):
+    with lock.held(folder.with_name(f"{folder.name}.lock"), f"the copy of {path}", say, is_patient=True):
         if not folder.exists():
             part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
             try:

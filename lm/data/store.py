@@ -216,7 +216,7 @@ def _built(
     folder = root / name
     if (folder / INDEX).exists():
         return folder
-    with lock.held(root / f"{folder.name}.lock", f"the token store {folder}", wait=_once(say)):
+    with lock.held(root / f"{folder.name}.lock", f"the token store {folder}", say, is_patient=True):
         if (folder / INDEX).exists():
             return folder
         part = folder.with_name(f"{folder.name}.part")
@@ -235,7 +235,7 @@ def _shared(
     far: Path, make: Callable[[Path], dict[str, Any]], say: Callable[[str], None], part: Path
 ) -> dict[str, Any]:
     """Return the index of a folder that machines share, its files in `part`: one makes them, others fetch them."""
-    with lock.held(far.with_name(f"{far.name}.lock"), f"the token store {far}", wait=_once(say)):
+    with lock.held(far.with_name(f"{far.name}.lock"), f"the token store {far}", say, is_patient=True):
         if not (far / INDEX).exists():
             index = make(part)
             transfer.send(part, far, say)
@@ -243,17 +243,6 @@ def _shared(
             return index
     transfer.fetch(far, part, say)
     return _index(part)
-
-
-def _once(say: Callable[[str], None]) -> Callable[[str], None]:
-    said = set()
-
-    def speak(words: str) -> None:
-        if words not in said:
-            said.add(words)
-            say(f"waiting: {words}")
-
-    return speak
 
 
 def _digest(path: Path) -> str:

@@ -65,7 +65,8 @@ def main() -> int:
 def _locked(folder: Path, together: Processes) -> Iterator[None]:
     """Hold the workdir's lock, at the main process for all."""
     with contextlib.ExitStack() as held:
-        lock = locks.held(folder / workdir.LOCK, f"the workdir {folder}")
+        say = lambda words: print(words, file=sys.stderr, flush=True)
+        lock = locks.held(folder / workdir.LOCK, f"the workdir {folder}", say)
         together.at_once(held.close)
         together.agree(lambda: held.enter_context(lock))
         yield

@@ -260,7 +260,7 @@ def test_a_folder_that_is_no_run_and_a_busy_one_are_refused(corpus, straight, tm
     done = train(corpus, tmp_path)
     assert done.returncode == 2 and "holds files, but no run" in done.stderr
     assert contents(tmp_path) == {Path("thesis.txt"): b"precious"}
-    with lock.held(straight / workdir.LOCK, "it"):
+    with lock.held(straight / workdir.LOCK, "it", print):
         done = train(corpus, straight)
     assert done.returncode == 2 and f"is in use by process {os.getpid()}" in done.stderr
 
