@@ -4,7 +4,6 @@ They talk by JAX's coordination service, which costs the devices nothing. What e
 """
 
 import contextlib
-import functools
 import json
 import os
 import socket
@@ -242,25 +241,3 @@ def _state() -> Any:
     from jax._src.distributed import global_state
 
     return global_state
-
-
-def alone(tree: Any) -> Any:
-    """Return the arrays of a tree as this process can use them without the others: whole, on its first device.
-
-    As they are if it is the only process. To be called by all.
-    """
-    import jax
-
-    if jax.process_count() == 1:
-        return tree
-    whole = _gather(jax.tree.leaves(tree)[0].sharding.mesh)(tree)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
-
-
-@functools.cache
-def _gather(mesh: Any) -> Callable[[Any], Any]:
-    """Return what gives every device of a mesh the whole of a tree, as one program."""
-    import jax
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -50,6 +50,7 @@ from lm.parallel import processes
 def main():
     given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if word.startswith("--"))
     together = processes.join(processes.named(given["coordinator"], int(given["processes"]), int(given["process"])))
+    import jax
     import numpy as np
     from jax.experimental import multihost_utils
     from lm.train.setup import setup
@@ -63,14 +64,22 @@ def main():
             built += [shard.data.shape[0] for shard in batch.inputs.addressable_shards]
             whole = multihost_utils.process_allgather((batch.inputs, batch.targets, batch.weights), tiled=True)
             found.append([np.asarray(field).tolist() for field in whole])
+        state = run.create()
+        theirs, mine = (jax.tree.leaves(tree) for tree in (state.params, run.bundle(state).params))
+        assert all(leaf.is_fully_addressable for leaf in mine)
+        pairs = zip(theirs, mine, strict=True)
+        gather = lambda leaf: np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        same = [np.array_equal(one, gather(whole)) for whole, one in pairs]
+        largest = max(mine, key=lambda leaf: leaf.size)
+        share = largest.size // largest.addressable_shards[0].data.size
         if together.is_main:
-            print(json.dumps({"rows": built, "batches": found}))
+            print(json.dumps({"rows": built, "batches": found, "same": all(same), "share": share}))
 
 main()
 """
 
 
-def test_batches_hold_the_same_ids_and_a_process_has_its_own_rows(runs):
+def test_batches_hold_the_same_ids_and_a_process_has_its_own_rows_and_parameters(runs):
     from lm.config import defaults
     from lm.config.files import to_json
     from lm.config.resolve import resolve
@@ -90,6 +99,7 @@ def test_batches_hold_the_same_ids_and_a_process_has_its_own_rows(runs):
     words = runs.end("ids", runs.launch("ids", line, 2, 2))
     answer = json.loads(next(row for row in words.splitlines() if row.startswith("{")))
     assert answer["rows"] == [2, 2] * 3
+    assert answer["same"] and answer["share"] == 2, "the parameters are the process's own, split between its devices"
     run = setup(config, Path("nowhere"), lambda words: None)
     for k, theirs in zip((0, 1, 5), answer["batches"], strict=True):
         mine = run.batch(k)

@@ -58,6 +58,8 @@ def test_losses_are_those_of_one_device(runs, single, count, devices, sizes):
     np.testing.assert_allclose(found[is_loss], expected[is_loss], rtol=1e-5)
     np.testing.assert_allclose(found[~is_loss], expected[~is_loss], rtol=1e-3)
     assert len(set(found[:20])) == 20
+    said = [(runs.folder / run / workdir.SAMPLES).read_text(encoding="utf-8") for run in (name, f"{case}-one")]
+    assert said[0] == said[1]
 
 
 def test_the_same_command_goes_on_with_other_devices(runs, straight):
