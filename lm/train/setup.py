@@ -106,9 +106,9 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources, compiling.ACROSS[how])
     shape = jax.eval_shape(drawn)
     layout = rules.shardings(shape, mesh)
-    room = jax.local_devices()[0].memory_stats()  # None where the device does not say
-    if room and jax.process_count() > 1 and config.train.sample_every >= 0:
-        local.check(shape, shape.params, mesh, room["bytes_limit"], config.train.sample_every)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # None where the device does not say
+    if limit and jax.process_count() > 1 and config.train.sample_every >= 0:
+        local.check(shape, shape.params, mesh, limit, config.train.sample_every)
     template = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shape, layout
     )

@@ -7,6 +7,8 @@ import signal
 import sys
 import time
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -26,15 +28,20 @@ def fields(case, **sizes):
 
 
 @pytest.fixture(scope="module")
-def single(runs, request):
-    """Return the name of a case, and the losses of its run of one process with one device."""
-    name = f"{request.param}-one"
-    runs.end(name, runs.start(name, 1, 1, **fields(request.param)))
-    return request.param, runs.losses(name)
+def single(runs):
+    """Return a function: a case → the losses of its run of one process with one device."""
+
+    @functools.cache
+    def losses(case):
+        name = f"{case}-one"
+        runs.end(name, runs.start(name, 1, 1, **fields(case)))
+        return runs.losses(name)
+
+    return losses
 
 
 @pytest.mark.parametrize(
-    ("single", "count", "devices", "sizes"),
+    ("case", "count", "devices", "sizes"),
     [
         ("decoder", 2, 1, {"tensor": 2}),
         ("decoder", 2, 1, {"sequence": 2}),
@@ -45,12 +52,11 @@ def single(runs, request):
         ("experts", 2, 2, {"expert": 2, "tensor": 2}),
         ("experts", 4, 1, {"data": 2, "expert": 2}),
     ],
-    indirect=["single"],
     ids=lambda value: "-".join(f"{axis}{size}" for axis, size in value.items()) if isinstance(value, dict) else value,
 )
-def test_losses_are_those_of_one_device(runs, single, count, devices, sizes):
+def test_losses_are_those_of_one_device(runs, single, case, count, devices, sizes):
     """A mesh's outermost axis lies across processes; of processes of one device each every axis does."""
-    case, expected = single
+    expected = single(case)
     name = f"{case}-{count}-{'-'.join(sizes)}"
     runs.end(name, runs.start(name, count, devices, **fields(case, **sizes)))
     found = runs.losses(name)
