@@ -2,6 +2,10 @@
 
 import importlib.metadata
 import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -22,6 +26,35 @@ def programs(tmp_path_factory):
     """Let the processes that tests start share what they compile, in a folder of this session and worker alone."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("programs"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session")
+def store_of_objects():
+    """Start an object store on this machine, which all that reads gs:// here, and in processes started, then asks."""
+    program = [sys.executable, str(Path(__file__).with_name("emulator.py"))]
+    served = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    where = f"http://localhost:{served.stdout.readline().strip()}"
+    told = {
+        "STORAGE_EMULATOR_HOST": where,  # to gcsfs
+        "TENSORSTORE_GCS_HTTP_URL": where,
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask Google what kind of bucket it is
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    yield
+    served.kill()
+    served.communicate()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def far(store_of_objects):
+    """Return an empty folder of an object store."""
+    from lm import storage
+
+    return storage.place(f"gs://bucket/{uuid.uuid4().hex}")
 
 
 @pytest.fixture(scope="session")

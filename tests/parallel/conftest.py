@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from lm import metrics, workdir
+from lm import metrics
 from lm.parallel import compile as compiling
 from lm.parallel import rules
 from lm.parallel.mesh import AXES, make_mesh
@@ -111,7 +111,7 @@ class Runs:
 
     def losses(self, name):
         """Return the training losses of a run, the norms of its gradients, and its losses of validation, by step."""
-        rows = metrics.read(self.folder / name / workdir.METRICS)
+        rows = metrics.read(self.folder / name)
         found = [[(row.step, row.value) for row in rows if row.name == kind] for kind in ("train/loss", "grad_norm")]
         assert all([step for step, _ in part] == list(range(1, STEPS + 1)) for part in found)
         found.append([(row.step, row.value) for row in rows if row.name == "valid/loss" and row.step in (10, STEPS)])
