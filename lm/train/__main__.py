@@ -154,7 +154,7 @@ def _train(config: object, folder: Path, stop: Stop, together: Processes) -> int
     def measure(state: State) -> dict[str, float] | None:
         rows = progress.track(run.valid(), run.valid_batches)
         values = heldout.measure(run.score, evaluated(state), rows, parts, run.is_whole, stop.is_asked)
-        if values is None or not gaps.has_spans(config):
+        if values is None or section.sample_every < 0 or not gaps.has_spans(config):
             return values
         bundle = run.bundle(state)
         return values | (gaps.measure(bundle, run.held_out, run.usual) if together.is_main else {})
@@ -165,7 +165,9 @@ def _train(config: object, folder: Path, stop: Stop, together: Processes) -> int
     if not together.is_main:
         sampling = lambda number, state, metrics: run.bundle(state)  # the main process needs the others for it
     saving = hooks.Saving(saver, run, log, writer, validation.loss)
-    plan = [(1, log), (section.evaluate_every, validation), (section.sample_every, sampling)]
+    plan = [(1, log), (section.evaluate_every, validation)]
+    if section.sample_every >= 0:
+        plan.append((section.sample_every, sampling))
     if section.profile_steps:
         plan.append((1, hooks.Profile(*section.profile_steps, folder / workdir.PROFILE, progress)))
     plan.append((section.checkpoint_every, saving))

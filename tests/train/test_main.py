@@ -285,9 +285,10 @@ def test_every_source_of_a_mixture_is_validated(corpus, straight):
         data__source="embedded:code",
         data__mixture=mixture,
         data__packing="first_fit",
-        train__sample_every=0,
+        train__sample_every=-1,
     )
     assert done.returncode == 0, done.stderr
+    assert not (folder / workdir.SAMPLES).exists()
     rows = {(row.step, row.name): row.value for row in numbers(folder)}
     data = json.loads((folder / workdir.RUN).read_text())["data"]
     assert [(part["source"], part["share"]) for part in data["parts"]] == [(names[0], 0.75), (names[1], 0.25)]
