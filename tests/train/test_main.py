@@ -48,22 +48,17 @@ def command(corpus, folder, *, module="lm.train", **overrides):
     return line + [f"--config.{name}={value}" for name, value in values.items()]
 
 
-def environment():
-    """Return an environment with one device."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-
-
 def train(corpus, folder, **overrides):
     """Run to the end; return the finished process."""
     line = command(corpus, folder, **overrides)
-    return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def start(corpus, folder, until, **overrides):
     """Start a run and return its process once a checkpoint of step `until` or later is safe."""
     line = command(corpus, folder, **overrides)
     with open(corpus / "log.txt", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(line, env=environment(), cwd=ROOT, stderr=log)
+        process = subprocess.Popen(line, cwd=ROOT, stderr=log)
     limit = time.monotonic() + 200
     while not any(step >= until for step in checkpoint.steps(folder / workdir.CHECKPOINTS)):
         assert process.poll() is None and time.monotonic() < limit, (corpus / "log.txt").read_text()
@@ -318,7 +313,7 @@ def test_a_profile_is_written(corpus):
 def test_generate_speaks_only_the_text(corpus, straight):
     def generate(*flags):
         line = [sys.executable, "-m", "lm.generate", f"--from={straight}", "--sample.max_new_tokens=30", *flags]
-        return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120)
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     done = generate("--prompt=ab")
     assert done.returncode == 0, done.stderr
