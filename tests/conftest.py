@@ -193,7 +193,7 @@ def assembled(setting):
     from lm.objective.catalog import objective
     from lm.optim import build, schedules
     from lm.parallel import rules
-    from lm.parallel.compile import ACROSS
+    from lm.parallel.compile import ACROSS, of_all
     from lm.train import state as states
     from lm.train.step import make_step
 
@@ -210,8 +210,8 @@ def assembled(setting):
             return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
         goal = objective(config.objective, setting(config.model))
-        across = ACROSS[how]
-        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=across)
+        summed = of_all if mesh is None else ACROSS[how](mesh, config.train, config.model)
+        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=summed)
 
     return assemble
 

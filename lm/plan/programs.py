@@ -41,7 +41,8 @@ def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stage
     goal = objective(config.objective, _setting(config.model))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
-    step = make_step(goal, forward(model), optimizer, schedule, config.seed, config.train)
+    across = compiling.ACROSS["jit"](mesh, config.train, config.model)
+    step = make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=across)
 
     def create() -> states.State:
         params = initial(model, jax.random.key(config.seed))

@@ -103,7 +103,8 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     drawn = lambda: from_params(initial(model, jax.random.key(config.seed)))
 
     sources = [part.name for part in tokens.parts] if len(tokens.parts) > 1 else []
-    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources, compiling.ACROSS[how])
+    across = compiling.ACROSS[how](mesh, config.train, config.model)
+    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources, across)
     shape = jax.eval_shape(drawn)
     layout = rules.shardings(shape, mesh)
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # None where the device does not say
