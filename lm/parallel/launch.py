@@ -34,6 +34,8 @@ def main(*line: str) -> int:
     count = PROCESSES.value
     if HAND_TO.value >= count:
         raise Refusal(f"--hand_to is {HAND_TO.value}: it must be below --processes ({count}).")
+    if line[0].startswith("-"):
+        raise Refusal(f"{line[0]!r} is no command: write it behind --, as in -- python -m lm.train --config=…")
     address = f"localhost:{_free_port()}"
     running = [_start(line, address, index, count) for index in range(count)]
     names = ", ".join(f"{index} is {process.pid}" for index, process in enumerate(running))
