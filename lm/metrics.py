@@ -33,9 +33,8 @@ _AFTER = "after"  # the step that an attempt goes on from, in the first line of 
 
 def read(folder: Path) -> list[Row]:
     """Return the rows of a workdir in order; a last line torn by a kill is left out."""
-    return [
-        Row(values["step"], name, value) for values in _lines(folder) for name, value in values.items() if name != "step"
-    ]
+    lines = _lines(folder)
+    return [Row(values["step"], name, value) for values in lines for name, value in values.items() if name != "step"]
 
 
 def _lines(folder: Path) -> list[dict[str, float]]:

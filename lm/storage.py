@@ -8,9 +8,9 @@ import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm.refusal import Refusal
 
@@ -51,6 +51,8 @@ def _reach(bucket: str) -> None:
 
     try:
         next(iter(_system(epath.Path(bucket)).ls(bucket, detail=False)), None)
+    except FileNotFoundError:
+        raise Refusal(f"there is no bucket {bucket}, or not for the one that asks.") from None
     except Exception as error:  # whatever the store, the network or the credentials raise
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise Refusal(f"{bucket} cannot be read: {words}.") from None
@@ -92,35 +94,76 @@ def remove(folder: Path) -> None:
 def rename(folder: Path, other: Path) -> None:
     """Give a folder another name beside it; on an object store its objects are copied one by one."""
     if is_far(folder):
-        _system(folder).mv(str(folder), str(other), recursive=True)
+        _system(folder).copy(str(folder), str(other), recursive=True)
+        remove(folder)
     else:
         os.rename(folder, other)
 
 
-def _objects(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what a store says of each object in a far folder, by its name there; of an object, by its own name."""
-    found = _system(folder).find(str(folder), detail=True)
-    root = str(folder).partition("://")[2]
-    return {name.removeprefix(root).lstrip("/") or folder.name: facts for name, facts in found.items()}
+class Facts(NamedTuple):
+    """What a store says of an object: its bytes, its checksum, and its generation, which no other content has."""
+
+    size: int
+    crc32c: str
+    generation: str
+
+
+def facts(path: Path) -> dict[str, Facts]:
+    """Return the facts of each object in a far folder, by its name there; of an object, by its own name."""
+    found = _system(path).find(str(path), detail=True)
+    root = str(path).partition("://")[2]
+    return {
+        name.removeprefix(root).lstrip("/") or path.name: Facts(int(one["size"]), one["crc32c"], one["generation"])
+        for name, one in found.items()
+    }
+
+
+def read_into(path: Path, near: Path, count: Callable[[int], None]) -> None:
+    """Copy a far file to a disk; `count` hears of the bytes."""
+    _system(path).get_file(str(path), str(near), callback=_counting(count))
+
+
+def write_from(near: Path, path: Path, count: Callable[[int], None]) -> None:
+    """Copy a file of a disk to an object store, where it appears when all of it is there."""
+    _system(path).put_file(str(near), str(path), callback=_counting(count))
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write an object, whole or not at all: in one request."""
+    _system(path).pipe_file(str(path), data)
+
+
+def _counting(count: Callable[[int], None]) -> Any:
+    from fsspec.callbacks import Callback
+
+    class Counting(Callback):
+        def absolute_update(self, value: int) -> None:
+            count(value - self.value)
+            super().absolute_update(value)
+
+        def relative_update(self, inc: int = 1) -> None:
+            self.absolute_update(self.value + inc)
+
+    return Counting()
 
 
 def digests(folder: Path) -> dict[str, str]:
     """Return name → digest of every file in a folder: SHA-256, or what an object store keeps of it."""
     if is_far(folder):
-        return {name: _CRC + facts["crc32c"] for name, facts in sorted(_objects(folder).items())}
+        return {name: _CRC + one.crc32c for name, one in sorted(facts(folder).items())}
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
 
 
 def differing(folder: Path, wanted: Mapping[str, str]) -> Iterator[tuple[Path, bool]]:
     """Yield of each file that is not as its digest says the path, and whether there is one."""
-    known = _objects(folder) if is_far(folder) else {}
+    known = facts(folder) if is_far(folder) else {}
     for name, digest in wanted.items():
         path = folder / name
         if not (name in known if is_far(folder) else path.is_file()):
             yield path, False
         elif digest.startswith(_CRC):
-            if (known[name]["crc32c"] if is_far(folder) else _crc32c(path)) != digest.removeprefix(_CRC):
+            if (known[name].crc32c if is_far(folder) else _crc32c(path)) != digest.removeprefix(_CRC):
                 yield path, True
         elif _sha256(path) != digest:
             yield path, True

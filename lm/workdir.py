@@ -24,7 +24,7 @@ LOCK = "lock"
 def write(path: Path, text: str) -> None:
     """Write text so that a reader, or a kill at any moment, sees the old file or the new one, whole."""
     if storage.is_far(path):
-        path.write_text(text)  # an object appears when all of it has arrived
+        storage.write(path, text.encode())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -38,4 +38,3 @@ def write(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
     write(path, json.dumps(value, indent=1) + "\n")
-

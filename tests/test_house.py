@@ -26,6 +26,7 @@ FLOORS = {
         "trees",
         "lock",
         "storage",
+        "transfer",
         "workdir",
     ],
     2: ["checkpoint", "data", "model", "objective", "optim", "parallel", "report"],

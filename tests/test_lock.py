@@ -11,23 +11,46 @@ import time
 
 import pytest
 
-from lm import lock
+from lm import lock, storage
 from lm.refusal import Refusal
 
 HOLD = """
 import sys, time
-from pathlib import Path
-from lm import lock
-with lock.held(Path(sys.argv[1]), "the workdir"):
+from lm import lock, storage
+lock._HEARTBEAT = float(sys.argv[2])
+with lock.held(storage.place(sys.argv[1]), "the workdir", print):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
+@pytest.fixture(params=["near", "far"])
+def path(request, tmp_path):
+    """Return the path of a lock, on a disk and on an object store."""
+    return (tmp_path if request.param == "near" else request.getfixturevalue("far")) / "lock"
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Look after shorter times."""
+    for name, seconds in (("_STALE", 0.5), ("_WATCH", 0.5), ("_LOOK", 0.01)):
+        monkeypatch.setattr(lock, name, seconds)
+
+
+def quiet(words):
+    """Say nothing."""
+
+
+def owner(path):
+    """Return who has a lock."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 @contextlib.contextmanager
-def holder(path):
+def holder(path, heartbeat=5.0):
     """Have another process hold the lock while the block runs."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    line = [sys.executable, "-c", HOLD, str(path), str(heartbeat)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -37,51 +60,50 @@ def holder(path):
 
 
 def left_behind(path, age, **changes):
-    """Write a lock file as its owner left it `age` seconds ago."""
-    path.write_text(json.dumps(lock._owner() | {"token": "7"} | changes))
-    os.utime(path, (time.time() - age,) * 2)
+    """Write a lock as its owner left it `age` seconds ago."""
+    text = json.dumps(lock._owner() | {"token": "7", "beat": time.time() - age} | changes)
+    if storage.is_far(path):
+        storage.write(path, text.encode())
+    else:
+        path.write_text(text)
+        os.utime(path, (time.time() - age,) * 2)
 
 
-def test_a_lock_refuses_a_second_process_and_is_free_afterwards(tmp_path):
-    path = tmp_path / "lock"
+def test_a_lock_refuses_a_second_process_and_is_free_afterwards(path):
     with holder(path) as process:
         with (
             pytest.raises(Refusal, match=rf"^the run is in use by process {process.pid} on .*\.$"),
-            lock.held(path, "the run"),
+            lock.held(path, "the run", pytest.fail),
         ):
             pass
         assert path.exists()
-    with lock.held(path, "the run"):
-        assert json.loads(path.read_text())["process"] == os.getpid()
+    with lock.held(path, "the run", pytest.fail):
+        assert owner(path)["process"] == os.getpid()
     assert not path.exists()
 
 
-def test_a_lock_refuses_its_own_process_too(tmp_path):
-    path = tmp_path / "lock"
-    with lock.held(path, "the run"):
-        with pytest.raises(Refusal, match=str(os.getpid())), lock.held(path, "the run"):
+def test_a_lock_refuses_its_own_process_too(path):
+    with lock.held(path, "the run", quiet):
+        with pytest.raises(Refusal, match=str(os.getpid())), lock.held(path, "the run", quiet):
             pass
         assert path.exists()
 
 
-def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path):
-    path = tmp_path / "lock"
+def test_the_lock_of_a_killed_process_is_taken_over_at_once(path):
     with holder(path) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert path.exists()
         begun = time.monotonic()
-        with lock.held(path, "the run"):
-            assert json.loads(path.read_text())["process"] == os.getpid()
+        with lock.held(path, "the run", quiet):
+            assert owner(path)["process"] == os.getpid()
         assert time.monotonic() - begun < 1
-    assert os.listdir(tmp_path) == []
+    assert not path.exists() and list(path.parent.glob("*")) == []
 
 
 @pytest.mark.parametrize(
-    ("owner", "age", "is_free"),
+    ("changes", "age", "is_free"),
     [
-        ({"host": "elsewhere/1"}, 0, False),
-        ({"host": "elsewhere/1"}, 1000, True),
         ({"process": 2**22 + 1}, 0, True),  # above the kernel's largest process id
         ({"process": os.getpid()}, 0, False),
         ({"process": os.getpid()}, 1000, True),  # another life of this number, in a container started again
@@ -89,42 +111,55 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(tmp_path):
         ({"process": os.getppid()}, 1000, True),  # the number went to another process
     ],
 )
-def test_a_lock_without_a_live_owner_is_taken_over(tmp_path, owner, age, is_free):
-    path = tmp_path / "lock"
-    left_behind(path, age, **owner)
-    if is_free:
-        with lock.held(path, "the run"):
-            assert json.loads(path.read_text())["token"] != "7"
-        assert not path.exists()
-    else:
-        with pytest.raises(Refusal, match="in use"), lock.held(path, "the run"):
-            pass
-        assert json.loads(path.read_text())["token"] == "7"
+def test_a_lock_without_a_live_owner_here_is_taken_over(path, changes, age, is_free):
+    left_behind(path, age, **changes)
+    with contextlib.nullcontext() if is_free else pytest.raises(Refusal), lock.held(path, "the run", quiet):
+        assert owner(path)["token"] != "7"
+    assert path.exists() != is_free
 
 
-@pytest.mark.parametrize(("age", "is_free"), [(0, False), (1000, True)])
-def test_a_lock_that_its_owner_had_no_time_to_write_counts_as_stale_by_age_alone(tmp_path, age, is_free):
+@pytest.mark.parametrize("age", [0, 1000, -1000])
+def test_on_another_host_an_owner_that_gives_no_sign_is_dead_whatever_its_clock(path, hasty, age):
+    left_behind(path, min(age, 0.4), host="elsewhere/1", process=7)
+    said, begun = [], time.monotonic()
+    with lock.held(path, "the run", said.append):
+        assert time.monotonic() - begun > 0.4 and owner(path)["token"] != "7"
+    assert [words.partition(": looking for")[0] for words in said] == [
+        "the run is in use by process 7 on elsewhere, or was"
+    ]
+
+
+@pytest.mark.parametrize("age", [0, 1000])
+def test_on_another_host_an_owner_that_gives_a_sign_is_not(path, hasty, age):
+    left_behind(path, age, host="elsewhere/1")
+    live = lambda words: left_behind(path, age - 0.01, host="elsewhere/1")
+    with pytest.raises(Refusal, match="on elsewhere; wait for it to end"), lock.held(path, "the run", live):
+        pass
+    assert owner(path)["token"] == "7"
+
+
+@pytest.mark.parametrize("age", [0, 1000])
+def test_a_lock_that_its_owner_had_no_time_to_write_counts_by_age_alone(tmp_path, hasty, age):
     path = tmp_path / "lock"
     path.touch()
     os.utime(path, (time.time() - age,) * 2)
-    with contextlib.nullcontext() if is_free else pytest.raises(Refusal), lock.held(path, "the run"):
+    with lock.held(path, "the run", quiet):
         assert path.stat().st_size > 0
 
 
-def test_a_held_lock_gives_signs_of_life(tmp_path, monkeypatch):
+def test_a_held_lock_gives_signs_of_life(path, monkeypatch):
     monkeypatch.setattr(lock, "_HEARTBEAT", 0.01)
-    path = tmp_path / "lock"
-    with lock.held(path, "the run"):
-        os.utime(path, (0, 0))
-        deadline = time.monotonic() + 5
-        while path.stat().st_mtime < time.time() - 60:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    sign = lambda: storage.facts(path) if storage.is_far(path) else path.stat().st_mtime_ns
+    with lock.held(path, "the run", quiet):
+        for _ in range(2):
+            before, deadline = sign(), time.monotonic() + 5
+            while sign() == before:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
     assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_waiting_process_says_for_whom_and_goes_on_when_it_may(tmp_path):
-    path = tmp_path / "lock"
+def test_a_waiting_process_says_for_whom_and_goes_on_when_it_may(path):
     said = []
     with holder(path) as process:
 
@@ -133,87 +168,32 @@ def test_a_waiting_process_says_for_whom_and_goes_on_when_it_may(tmp_path):
             process.kill()
             process.wait()
 
-        with lock.held(path, "the store", wait=wait):
+        with lock.held(path, "the store", wait, is_patient=True):
             pass
-    assert len(said) == 1 and said[0].startswith(f"the store is in use by process {process.pid} on ")
+    assert len(said) == 1 and said[0].startswith(f"waiting: the store is in use by process {process.pid} on ")
 
 
-def test_a_far_lock_refuses_a_second_process_and_is_free_afterwards(far):
-    path = far / "lock"
-    with lock.held(path, "the run"):
-        assert json.loads(path.read_text())["process"] == os.getpid()
-        with pytest.raises(Refusal, match=rf"^the run is in use by process {os.getpid()} on"), lock.held(path, "the run"):
-            pass
-    assert not path.exists()
-
-
-def test_of_many_that_want_a_far_lock_one_has_it_at_a_time(far):
+def test_of_many_that_want_a_lock_one_has_it_at_a_time(path, hasty):
     held, most = [], []
 
     def work():
-        with lock.held(far / "lock", "it", wait=lambda words: None):
+        with lock.held(path, "it", quiet, is_patient=True):
             held.append(1)
             most.append(len(held))
+            time.sleep(0.01)
             held.pop()
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
+    threads = [threading.Thread(target=work) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1, 1, 1]
+    assert most == [1] * 5
 
 
-@pytest.mark.parametrize(
-    ("owner", "age", "is_free"),
-    [
-        ({"host": "elsewhere/1"}, 0, False),
-        ({"host": "elsewhere/1"}, 1000, True),
-        ({"process": 2**22 + 1}, 0, True),
-        ({"process": os.getpid()}, 0, False),
-    ],
-)
-def test_a_far_lock_without_a_live_owner_is_taken_over(far, monkeypatch, owner, age, is_free):
-    monkeypatch.setattr(lock, "_WATCH", 0.1)
-    path = far / "lock"
-    path.write_text(json.dumps(lock._owner() | {"token": "7", "beat": time.time() - age} | owner))
-    with contextlib.nullcontext() if is_free else pytest.raises(Refusal), lock.held(path, "the run"):
-        assert json.loads(path.read_text())["token"] != "7"
-    assert path.exists() != is_free
-
-
-def test_a_far_lock_whose_owners_clock_is_slow_is_not_taken(far, monkeypatch):
-    monkeypatch.setattr(lock, "_WATCH", 0.5)
-    monkeypatch.setattr(lock, "_HEARTBEAT", 0.05)
-    clock = time.time
-    monkeypatch.setattr(lock, "_owner", lambda: {"host": str(threading.get_ident()), "process": 1})
-    with lock.held(far / "lock", "the run"):
-        monkeypatch.setattr(time, "time", lambda: clock() + (1000 if threading.current_thread() is other else 0))
-        refused = []
-
-        def want():
-            try:
-                with lock.held(far / "lock", "the run"):
-                    pass
-            except Refusal as refusal:
-                refused.append(str(refusal))
-
-        other = threading.Thread(target=want)
-        other.start()
-        other.join()
-    assert len(refused) == 1
-
-
-@pytest.mark.parametrize("is_far", [False, True])
-def test_an_owner_whose_lock_was_taken_over_ends(tmp_path, far, is_far):
-    path = (far if is_far else tmp_path) / "lock"
-    program = HOLD.replace("from lm import lock", "from lm import lock, storage\nlock._HEARTBEAT = 0.05").replace(
-        "Path(sys.argv[1])", "storage.place(sys.argv[1])"
-    )
-    line = [sys.executable, "-c", program, str(path)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        path.write_text(json.dumps({"token": "another's"}))
+def test_an_owner_whose_lock_was_taken_over_ends(path):
+    with holder(path, heartbeat=0.05) as process:
+        left_behind(path, 0)
         _, words = process.communicate(timeout=20)
     assert process.returncode == 1 and "the workdir was taken over by another process" in words
-    assert json.loads(path.read_text()) == {"token": "another's"}
+    assert owner(path)["token"] == "7"

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from lm import metrics, workdir
+from lm import metrics, transfer, workdir
 from lm.metrics import Row
 
 
@@ -92,3 +92,57 @@ def test_a_terminal_gets_a_bar_with_the_same_words():
     progress.close()
     assert "7/31" in out.getvalue() and "loss 2.346, 1.2k tokens/s" in out.getvalue()
     assert "words in between\n" in out.getvalue()
+
+
+def losses(folder):
+    """Return (step, value) of what a folder's readers see."""
+    return [(row.step, row.value) for row in metrics.read(folder)]
+
+
+def test_on_an_object_store_attempts_follow_each_other(far):
+    """A writer that dies leaves what it had sent; the next goes on from an earlier step, and its rows are the ones."""
+    first = metrics.Writer(far, 0)
+    for step in (3, 5):
+        first.write(step, {"loss": float(step)})
+    assert losses(far) == []  # not sent yet
+    first.sync()
+    first.write(7, {"loss": 7.0})
+    assert losses(far) == [(3, 3), (5, 5)]
+    first.close()
+    assert losses(far) == [(3, 3), (5, 5), (7, 7)]
+    second = metrics.Writer(far, 5)  # and dies
+    assert losses(far) == [(3, 3), (5, 5)]
+    third = metrics.Writer(far, 3)
+    third.write(5, {"loss": -5.0})
+    third.close()
+    assert losses(far) == [(3, 3), (5, -5)]
+    del second
+
+
+def test_parts_stay_small_and_are_sent_as_time_goes(far, monkeypatch):
+    monkeypatch.setattr(metrics, "_PART_BYTES", 100)
+    monkeypatch.setattr(metrics, "_PART_SECONDS", 0.0)
+    writer = metrics.Writer(far, 0)
+    for step in range(17):
+        writer.write(step, {"loss": float(step)})
+        assert losses(far) == [(number, number) for number in range(step + 1)]
+    sizes = [len(part.read_bytes()) for part in (far / workdir.PARTS).glob("*")]
+    assert len(sizes) > 3 and max(sizes) < 150
+    writer.close()
+
+
+def test_a_workdir_may_go_from_a_store_to_a_disk_and_back(far, tmp_path):
+    writer = metrics.Writer(far, 0)
+    writer.write(3, {"loss": 3.0})
+    writer.write(5, {"loss": 5.0})
+    writer.close()
+    transfer.fetch(far, tmp_path / "run", lambda words: None)
+    writer = metrics.Writer(tmp_path / "run", 3)
+    writer.write(7, {"loss": 7.0})
+    writer.close()
+    assert losses(tmp_path / "run") == [(3, 3), (7, 7)] and not (tmp_path / "run" / workdir.PARTS).exists()
+    transfer.send(tmp_path / "run", far / "again", lambda words: None)
+    writer = metrics.Writer(far / "again", 3)
+    writer.write(11, {"loss": 11.0})
+    writer.close()
+    assert losses(far / "again") == [(3, 3), (11, 11)]

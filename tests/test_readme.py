@@ -33,10 +33,11 @@ def clone(tmp_path_factory):
 
 
 def run(folder, line):
-    """Run a command line with this Python, its home in the folder."""
+    """Run a command line with this Python, its home in the folder; what it says to XLA is added to what tests say."""
     before, words = line.split("python ", 1)
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"HOME": str(folder)}
-    environment |= dict(word.split("=", 1) for word in shlex.split(before))
+    environment = os.environ | {"HOME": str(folder)}
+    for name, value in (word.split("=", 1) for word in shlex.split(before)):
+        environment[name] = f"{environment.get(name, '')} {value}".strip()
     return subprocess.run(
         [sys.executable, *shlex.split(words)], cwd=folder, env=environment, capture_output=True, text=True, timeout=400
     )

@@ -36,7 +36,7 @@ from lm.parallel.stop import Stop
 from lm.refusal import Refusal
 
 CONFIG = command.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; gs://BUCKET/FOLDER with lm[gcs]", required=True)
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several that are named by hand")
 COUNT = flags.DEFINE_integer("processes", None, "how many processes the run has")
 INDEX = flags.DEFINE_integer("process", None, "which of them this one is, from 0")
@@ -65,7 +65,8 @@ def main() -> int:
 def _locked(folder: Path, together: Processes) -> Iterator[None]:
     """Hold the workdir's lock, at the main process for all."""
     with contextlib.ExitStack() as held:
-        lock = locks.held(folder / workdir.LOCK, f"the workdir {folder}")
+        say = lambda words: print(words, file=sys.stderr, flush=True)
+        lock = locks.held(folder / workdir.LOCK, f"the workdir {folder}", say)
         together.at_once(held.close)
         together.agree(lambda: held.enter_context(lock))
         yield
@@ -153,7 +154,7 @@ def _train(config: object, folder: Path, stop: Stop, together: Processes) -> int
     def measure(state: State) -> dict[str, float] | None:
         rows = progress.track(run.valid(), run.valid_batches)
         values = heldout.measure(run.score, evaluated(state), rows, parts, run.is_whole, stop.is_asked)
-        if values is None or not gaps.has_spans(config):
+        if values is None or section.sample_every < 0 or not gaps.has_spans(config):
             return values
         bundle = run.bundle(state)
         return values | (gaps.measure(bundle, run.held_out, run.usual) if together.is_main else {})
@@ -164,7 +165,9 @@ def _train(config: object, folder: Path, stop: Stop, together: Processes) -> int
     if not together.is_main:
         sampling = lambda number, state, metrics: run.bundle(state)  # the main process needs the others for it
     saving = hooks.Saving(saver, run, log, writer, validation.loss)
-    plan = [(1, log), (section.evaluate_every, validation), (section.sample_every, sampling)]
+    plan = [(1, log), (section.evaluate_every, validation)]
+    if section.sample_every >= 0:
+        plan.append((section.sample_every, sampling))
     if section.profile_steps:
         plan.append((1, hooks.Profile(*section.profile_steps, folder / workdir.PROFILE, progress)))
     plan.append((section.checkpoint_every, saving))

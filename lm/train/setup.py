@@ -26,10 +26,9 @@ from lm.model.transformer import Transformer, forward, initial
 from lm.objective.base import placed, setting_of
 from lm.objective.catalog import objective
 from lm.optim import build, schedules
-from lm.parallel import attention, rules
+from lm.parallel import attention, local, rules
 from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
-from lm.parallel.processes import alone
 from lm.refusal import Refusal
 from lm.train import state as states
 from lm.train.step import make_step
@@ -109,6 +108,9 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources, across)
     shape = jax.eval_shape(drawn)
     layout = rules.shardings(shape, mesh)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # None where the device does not say
+    if limit and jax.process_count() > 1 and config.train.sample_every >= 0:
+        local.check(shape, shape.params, mesh, limit, config.train.sample_every)
     template = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shape, layout
     )
@@ -172,7 +174,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         score=jax.jit(heldout.scorer(goal.loss, forward(over_mesh), heldout.usual(counts))),
         create=create,
         restore=restore,
-        bundle=lambda state: Bundle(config, view, alone(states.evaluated(state)), tokens.tokenizer),
+        bundle=lambda state: Bundle(config, view, local.alone(states.evaluated(state), mesh), tokens.tokenizer),
         tokens=lambda steps: growth.before(steps) * config.model.context,
     )
 

@@ -1,7 +1,6 @@
 """The data command as people use it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,8 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(*arguments):
     line = [sys.executable, "-m", "lm.data", "--config=configs/quickstart.py", *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def test_the_command_shows_what_a_run_will_see(tmp_path):

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from lm import checkpoint, lock, metrics, workdir
+from lm.weights.place import open_place
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
@@ -46,22 +48,17 @@ def command(corpus, folder, *, module="lm.train", **overrides):
     return line + [f"--config.{name}={value}" for name, value in values.items()]
 
 
-def environment():
-    """Return an environment with one device."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-
-
 def train(corpus, folder, **overrides):
     """Run to the end; return the finished process."""
     line = command(corpus, folder, **overrides)
-    return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def start(corpus, folder, until, **overrides):
     """Start a run and return its process once a checkpoint of step `until` or later is safe."""
     line = command(corpus, folder, **overrides)
     with open(corpus / "log.txt", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(line, env=environment(), cwd=ROOT, stderr=log)
+        process = subprocess.Popen(line, cwd=ROOT, stderr=log)
     limit = time.monotonic() + 200
     while not any(step >= until for step in checkpoint.steps(folder / workdir.CHECKPOINTS)):
         assert process.poll() is None and time.monotonic() < limit, (corpus / "log.txt").read_text()
@@ -71,7 +68,6 @@ def start(corpus, folder, until, **overrides):
 
 def tree(folder, step):
     """Return every array of a checkpoint's params and opt_state as Orbax reads them back."""
-    import jax
     import orbax.checkpoint as ocp
 
     leaves = []
@@ -259,7 +255,7 @@ def test_a_folder_that_is_no_run_and_a_busy_one_are_refused(corpus, straight, tm
     done = train(corpus, tmp_path)
     assert done.returncode == 2 and "holds files, but no run" in done.stderr
     assert contents(tmp_path) == {Path("thesis.txt"): b"precious"}
-    with lock.held(straight / workdir.LOCK, "it"):
+    with lock.held(straight / workdir.LOCK, "it", print):
         done = train(corpus, straight)
     assert done.returncode == 2 and f"is in use by process {os.getpid()}" in done.stderr
 
@@ -284,9 +280,10 @@ def test_every_source_of_a_mixture_is_validated(corpus, straight):
         data__source="embedded:code",
         data__mixture=mixture,
         data__packing="first_fit",
-        train__sample_every=0,
+        train__sample_every=-1,
     )
     assert done.returncode == 0, done.stderr
+    assert not (folder / workdir.SAMPLES).exists()
     rows = {(row.step, row.name): row.value for row in numbers(folder)}
     data = json.loads((folder / workdir.RUN).read_text())["data"]
     assert [(part["source"], part["share"]) for part in data["parts"]] == [(names[0], 0.75), (names[1], 0.25)]
@@ -316,7 +313,7 @@ def test_a_profile_is_written(corpus):
 def test_generate_speaks_only_the_text(corpus, straight):
     def generate(*flags):
         line = [sys.executable, "-m", "lm.generate", f"--from={straight}", "--sample.max_new_tokens=30", *flags]
-        return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=120)
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     done = generate("--prompt=ab")
     assert done.returncode == 0, done.stderr
@@ -340,3 +337,26 @@ def test_generate_speaks_only_the_text(corpus, straight):
     ):
         done = generate(*flags)
         assert done.returncode == 2 and words in done.stderr and done.stdout == "", flags
+
+
+def test_a_run_on_an_object_store_killed_and_moved_is_the_same_run(corpus, straight, far, monkeypatch):
+    """Killed by SIGKILL, it goes on on another machine, which has no copy of the token store yet."""
+    folder, elsewhere = far / "run", {"data.store": str(far / "store"), "train.checkpoint_every": 60}
+    monkeypatch.setenv("HOME", str(corpus / "one machine"))
+    process = start(corpus, folder, 60, **elsewhere)
+    process.kill()
+    process.wait()
+    assert (folder / workdir.LOCK).exists()
+    monkeypatch.setenv("HOME", str(corpus / "another"))
+    done = train(corpus, folder, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step" in done.stderr and "fetching gs://" in done.stderr and "tokenising" not in done.stderr
+    assert not (folder / workdir.LOCK).exists()
+    assert numbers(folder) == numbers(straight)
+    assert (folder / workdir.SAMPLES).read_text() == (straight / workdir.SAMPLES).read_text()
+    assert json.loads((folder / workdir.RUN).read_text())["finished"] is True
+    page = (folder / workdir.REPORT).read_text()
+    assert page.count("<svg") == (straight / workdir.REPORT).read_text(encoding="utf-8").count("<svg")
+    near, there = open_place(str(straight)), open_place(f"{folder}@{STEPS}")
+    jax.tree.map(np.testing.assert_array_equal, near.params, there.params)
+    assert there.tokenizer.to_json() == near.tokenizer.to_json()
