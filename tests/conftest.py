@@ -190,6 +190,7 @@ def numbers():
 def assembled(setting):
     """Return a function: a bound config → (create: () → State, step: (state, batch) → (state, metrics)), as written."""
     from lm.model.transformer import Transformer, forward, initial
+    from lm.objective.base import placed
     from lm.objective.catalog import objective
     from lm.optim import build, schedules
     from lm.parallel import rules
@@ -198,10 +199,11 @@ def assembled(setting):
     from lm.train.step import make_step
 
     def assemble(config, mesh=None):
-        how, placed = config.parallel.compile, {}
+        how, over, given = config.parallel.compile, {}, setting(config.model)
         if mesh is not None and how == "jit":
-            placed = {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
-        model = Transformer(config.model, **placed)
+            over = {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
+            given = placed(given, rules.apart(mesh))
+        model = Transformer(config.model, **over)
         schedule = schedules.schedule(config.schedule, config.train.steps)
         optimizer = build.optimizer(config.optimizer, schedule)
 
@@ -209,7 +211,7 @@ def assembled(setting):
             params = initial(model, jax.random.key(config.seed))
             return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
-        goal = objective(config.objective, setting(config.model))
+        goal = objective(config.objective, given)
         summed = of_all if mesh is None else ACROSS[how](mesh, config.train, config.model)
         return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=summed)
 

@@ -1,10 +1,12 @@
 """A mesh and specs over all of it in; the same for code that may run inside a shard_map, which has split axes, out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lm.parallel.mesh import AXES
 
 
 def constrained(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
@@ -13,9 +15,14 @@ def constrained(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
     return jax.lax.with_sharding_constraint(tree, NamedSharding(here, _among(axes, spec)))
 
 
-def mapped(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any, **more: Any) -> Callable:
-    """Return jax.shard_map of the function over the axes that are still to be split."""
+def mapped(
+    function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any, among: Iterable[str] = AXES, **more: Any
+) -> Callable:
+    """Return jax.shard_map of the function over those of the axes that are still to be split, if there are any."""
     here, axes = _left(mesh)
+    axes &= set(among)
+    if not axes:
+        return function
     in_specs, out_specs = jax.tree.map(lambda spec: _among(axes, spec), (in_specs, out_specs))
     return jax.shard_map(function, mesh=here, in_specs=in_specs, out_specs=out_specs, axis_names=axes, **more)
 

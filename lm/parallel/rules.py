@@ -85,3 +85,15 @@ def by_rows(mesh: Mesh) -> Callable[[Callable], Callable]:
     function returns is led by rows too.
     """
     return lambda function: inside.mapped(function, mesh, (PartitionSpec(), ROWS), ROWS)
+
+
+def apart(mesh: Mesh) -> Callable[[Callable], Callable]:
+    """Return what by_rows does, but of what else is split the compiler is to see how; for the loss to call.
+
+    What rows share has its gradients added once, behind the function.
+    """
+    axes = tuple(
+        axis for axis in meshes.ROWS if mesh.shape[axis] > 1
+    )  # XLA cannot add over one device in part of a mesh
+    specs = (PartitionSpec(), PartitionSpec(axes)), PartitionSpec(axes)
+    return lambda function: inside.mapped(function, mesh, *specs, among=axes, check_vma=False)

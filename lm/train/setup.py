@@ -23,7 +23,7 @@ from lm.data import batches, facts, store, windows
 from lm.evaluate import heldout
 from lm.model import kernels
 from lm.model.transformer import Transformer, forward, initial
-from lm.objective.base import setting_of
+from lm.objective.base import placed, setting_of
 from lm.objective.catalog import objective
 from lm.optim import build, schedules
 from lm.parallel import attention, local, rules
@@ -76,13 +76,14 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     tokens = store.open_store(config.data, say, start.tokenizer(config, folder))
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer))
+    how, setting = config.parallel.compile, setting_of(config.model, tokens.tokenizer)
+    goal = objective(config.objective, placed(setting, rules.apart(mesh)) if how == "jit" else setting)
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     view = Transformer(compiling.settled(config.model, mesh))
     kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
-    attend, takes, how = kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, config.parallel.compile
+    attend, takes = kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes
     if how == "pmap" and jax.process_count() > 1:
         raise Refusal("parallel.compile is 'pmap', which is for one process; of several the run is compiled by 'jit'.")
     over_mesh = view.clone(

@@ -118,3 +118,8 @@ def test_copies_of_the_parameters_add_their_gradients_once_a_step(collectives_of
     once = found(train__accumulate=4)
     assert once.in_loops == 0 and once.runs == found(train__accumulate=2).runs
     assert found(train__accumulate=4, model__dropout=0.1).runs > 4 * once.runs
+
+
+def test_devices_add_the_gradient_of_the_head_once_for_all_chunks_of_the_loss(collectives_of, mesh_of):
+    runs = [collectives_of(mesh_of(fsdp=2), objective__chunk_tokens=tokens)["all-reduce"].runs for tokens in (48, 24)]
+    assert runs[0] == runs[1]
