@@ -39,6 +39,8 @@ def test_status_and_words(ends, status):
     process = launched(ends)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == status
+    told = ", ".join(f"{index} gave {end}" for index, end in enumerate(ends.split(",")))
+    assert (f"statuses: {told}" in errors) == bool(status)
     count = ends.count(",") + 1
     words, *address = out.split()[:2]
     assert words == ends and address[0].startswith("--coordinator=localhost:")
