@@ -63,17 +63,21 @@ TINY = {
 class Runs:
     """Runs of python -m lm.train in one folder, each of a name, which share a text, a config and the stores.
 
-    values: dotted config values of all of them.
+    values: dotted config values of all of them. elsewhere: name → workdir, of those that are not in the folder.
     """
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.elsewhere = folder, {}
         self.values = TINY | {"data.source": f"files:{folder}/text.txt", "data.store": str(folder / "store")}
         draw = random.Random(3)
         words = ["".join(draw.choices("abcdefghij", k=draw.randint(2, 6))) for _ in range(60)]
         lines = (" ".join(draw.choices(words, k=9)) + "." for _ in range(200))
         (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
         (folder / "config.py").write_text("from lm.config import defaults as get_config\n", encoding="utf-8")
+
+    def workdir(self, name):
+        """Return a run's folder."""
+        return self.elsewhere.get(name, self.folder / name)
 
     def start(self, name, count, devices, *, launch=(), **overrides):
         """Start a run of so many processes of so many devices each."""
@@ -83,7 +87,7 @@ class Runs:
             "-m",
             "lm.train",
             f"--config={self.folder}/config.py",
-            f"--workdir={self.folder / name}",
+            f"--workdir={self.workdir(name)}",
         ]
         line += [f"--config.{field}={value}" for field, value in values.items()]
         return self.launch(name, line, count, devices, *launch)
@@ -111,7 +115,7 @@ class Runs:
 
     def losses(self, name):
         """Return the training losses of a run, the norms of its gradients, and its losses of validation, by step."""
-        rows = metrics.read(self.folder / name)
+        rows = metrics.read(self.workdir(name))
         found = [[(row.step, row.value) for row in rows if row.name == kind] for kind in ("train/loss", "grad_norm")]
         assert all([step for step, _ in part] == list(range(1, STEPS + 1)) for part in found)
         found.append([(row.step, row.value) for row in rows if row.name == "valid/loss" and row.step in (10, STEPS)])

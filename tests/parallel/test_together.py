@@ -5,11 +5,12 @@ import functools
 import numpy as np
 import pytest
 
-from lm import workdir
+from lm import checkpoint, workdir
 
 pytestmark = pytest.mark.faults
 
 EXPERTS = {"family": "mixtral", "experts": 4, "bias": True, "dispatch": "capacity", "expert_capacity": 1.0}
+IS_LOSS = np.r_[np.ones(20, bool), np.zeros(20, bool), np.ones(2, bool)]  # the others are norms of gradients
 CASES = {"decoder": {"family": "llama"}, "both": {"family": "t5", "encoder_layers": 2}, "experts": EXPERTS}
 
 
@@ -53,9 +54,21 @@ def test_losses_are_those_of_one_device(runs, single, case, count, devices, size
     name = f"{case}-{count}-{'-'.join(sizes)}"
     runs.end(name, runs.start(name, count, devices, **fields(case, **sizes)))
     found = runs.losses(name)
-    is_loss = np.r_[np.ones(20, bool), np.zeros(20, bool), np.ones(2, bool)]
-    np.testing.assert_allclose(found[is_loss], expected[is_loss], rtol=1e-5)
-    np.testing.assert_allclose(found[~is_loss], expected[~is_loss], rtol=1e-3)
+    np.testing.assert_allclose(found[IS_LOSS], expected[IS_LOSS], rtol=1e-5)
+    np.testing.assert_allclose(found[~IS_LOSS], expected[~IS_LOSS], rtol=1e-3)
     assert len(set(found[:20])) == 20
     said = [(runs.folder / run / workdir.SAMPLES).read_text(encoding="utf-8") for run in (name, f"{case}-one")]
     assert said[0] == said[1]
+
+
+def test_an_object_store_is_a_workdir_for_all_of_them(runs, straight, far):
+    """Each process writes its part of the arrays there; the store of tokens is sent by one and fetched by the other."""
+    runs.elsewhere["far"] = far / "run"
+    shared = {"parallel.mesh.fsdp": 2, "data.store": str(far / "store")}
+    runs.end("far", runs.start("far", 2, 1, **shared, **{"train.steps": 13}))
+    assert checkpoint.steps(far / "run" / workdir.CHECKPOINTS) == [7, 13]
+    said = runs.end("far", runs.start("far", 4, 1, **shared | {"parallel.mesh.fsdp": 4}))
+    assert "resuming after step 13" in said
+    found = runs.losses("far")
+    np.testing.assert_allclose(found[IS_LOSS], straight[IS_LOSS], rtol=1e-5)
+    np.testing.assert_allclose(found[~IS_LOSS], straight[~IS_LOSS], rtol=1e-3)

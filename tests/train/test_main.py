@@ -28,7 +28,7 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Return a folder with a text, and with the stores that all runs here share."""
     folder = tmp_path_factory.mktemp("corpus")
@@ -87,7 +87,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def straight(corpus):
     """Return the workdir of a run that nothing disturbed."""
     folder = corpus / "straight"
