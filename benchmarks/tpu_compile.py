@@ -98,10 +98,12 @@ def main(arguments: list[str]) -> None:
     except Refusal as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         sys.exit(2)
-    lines = {name: _lines(name) for name in ONLY.value or CASES}
+    lines = {}
+    for name in ONLY.value or CASES:
+        lines[name] = _lines(name)
+        if WRITE.value:  # one after another, since all together take long
+            _write(lines)
     print("\n".join(_table(lines)))
-    if WRITE.value:
-        _write(lines)
     sys.exit(any("failed" in line for name in lines for line in lines[name]))
 
 

@@ -5,8 +5,6 @@ A checkpoint counts once its manifest stands, which is written after Orbax has c
 
 import hashlib
 import json
-import os
-import shutil
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +15,7 @@ import jax
 import numpy as np
 import tensorstore
 
-from lm import trees, workdir
+from lm import storage, trees, workdir
 from lm.refusal import Refusal
 
 MANIFEST = "manifest.json"
@@ -45,11 +43,8 @@ def damage(path: Path) -> str:
         return f"{path / MANIFEST} cannot be read"
     if hashlib.sha256(_canonical(manifest)).hexdigest() != wanted:
         return f"{path / MANIFEST} has changed since it was written"
-    for name, digest in files.items():
-        if not (path / name).is_file():
-            return f"{path / name} is missing"
-        if _digest(path / name) != digest:
-            return f"{path / name} has changed since it was written"
+    for file, is_there in storage.differing(path, files):
+        return f"{file} has changed since it was written" if is_there else f"{file} is missing"
     return ""
 
 
@@ -119,8 +114,7 @@ def _read(folder: Path, context: tensorstore.Context, name: str, leaf: Any) -> j
 
     The store alone does it: Orbax takes longer to import than a small model to read.
     """
-    base = {"driver": "file", "path": f"{folder.absolute()}/"}
-    place = {"driver": "ocdbt", "base": base, "path": f"{name.replace('/', '.')}/"}
+    place = {"driver": "ocdbt", "base": storage.kvstore(folder), "path": f"{name.replace('/', '.')}/"}
     store = tensorstore.open({"driver": "zarr", "kvstore": place}, open=True, read=True, context=context).result()
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda part: store[part].read().result())
 
@@ -173,7 +167,7 @@ class Saver:
 
     def _clean(self) -> None:
         for left in self._folder.glob("*orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+            storage.remove(left)
 
     def save(self, step: int, items: dict[str, Any], facts: dict[str, Any]) -> None:
         """Begin saving `items` (pytrees of arrays) and `facts` (JSON) as `step`; waits for the save before it.
@@ -185,10 +179,10 @@ class Saver:
         self.wait()
         path = self._folder / str(step)
         # left by a kill between Orbax's commit and the manifest, or set aside badly
-        self._agree(lambda: shutil.rmtree(path) if path.exists() else None)
+        self._agree(lambda: storage.remove(path))
         facts = facts | {"step": step, "leaves": {name: describe(tree) for name, tree in items.items()}}
         saves = {name: ocp.args.StandardSave(_copied(tree)) for name, tree in items.items()}
-        self._checkpointer.save(path.absolute(), args=ocp.args.Composite(**saves))
+        self._checkpointer.save(storage.absolute(path), args=ocp.args.Composite(**saves))
         self._thread = threading.Thread(target=self._finish, args=(path, facts), name="manifest")
         self._thread.start()
 
@@ -213,10 +207,7 @@ class Saver:
             self._checkpointer.wait_until_finished()  # and with it all processes
             if not self._is_main:
                 return
-            files = {
-                file.relative_to(path).as_posix(): _digest(file) for file in sorted(path.rglob("*")) if file.is_file()
-            }
-            _write_manifest(path, {"meta": facts, "files": files})
+            _write_manifest(path, {"meta": facts, "files": storage.digests(path)})
             self._say(f"checkpoint {facts['step']} saved")
             self._retain()
         except BaseException as error:  # handed to the thread that waits
@@ -231,7 +222,7 @@ class Saver:
         for step in set(found) - kept:
             path = self._folder / str(step)
             (path / MANIFEST).unlink()  # from here on it does not count
-            shutil.rmtree(path)
+            storage.remove(path)
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
@@ -249,16 +240,11 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _set_aside(path: Path) -> Path:
     number = 0
     while True:
         aside = path.with_name(f"{path.name}{_ASIDE}{number or ''}")
         if not aside.exists():
-            os.rename(path, aside)
+            storage.rename(path, aside)
             return aside
         number += 1

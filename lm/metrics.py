@@ -1,4 +1,8 @@
-"""Rows (step, name, value): written to metrics.jsonl and its mirrors, read back; and progress for people."""
+"""Rows (step, name, value): written to a workdir and mirrors, read back; and progress for people.
+
+On a disk they are lines of metrics.jsonl. On an object store, where nothing is appended, each attempt at the run has
+parts of its own, which say after which step it began; the reader leaves out what was after that before.
+"""
 
 import json
 import os
@@ -10,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import tqdm
 
-from lm import workdir
+from lm import storage, workdir
 from lm.mirrors import Mirrors
 
 
@@ -22,53 +26,119 @@ class Row(NamedTuple):
     value: float
 
 
-def read(path: Path) -> list[Row]:
-    """Return the rows of a metrics file in order; a last line torn by a kill is left out."""
-    return [
-        Row(values["step"], name, value) for values in _lines(path) for name, value in values.items() if name != "step"
-    ]
+_PART_SECONDS = 15.0  # a part is written anew so often, with what has come
+_PART_BYTES = 1 << 20  # from here on a part is left as it is, and another is begun
+_AFTER = "after"  # the step that an attempt goes on from, in the first line of its first part
 
 
-def _lines(path: Path) -> Iterator[dict[str, float]]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+def read(folder: Path) -> list[Row]:
+    """Return the rows of a workdir in order; a last line torn by a kill is left out."""
+    lines = _lines(folder)
+    return [Row(values["step"], name, value) for values in lines for name, value in values.items() if name != "step"]
+
+
+def _lines(folder: Path) -> list[dict[str, float]]:
+    """Return the lines of all attempts that still count."""
+    path = folder / workdir.METRICS
+    kept = list(_parsed(path)) if path.exists() else []
+    for part in _parts(folder):
+        for values in _parsed(part):
+            if _AFTER in values:
+                kept = [before for before in kept if before["step"] <= values[_AFTER]]
+            else:
+                kept.append(values)
+    return kept
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted((folder / workdir.PARTS).glob("*.jsonl"))
+
+
+def _parsed(path: Path) -> Iterator[dict[str, float]]:
+    for line in path.read_bytes().decode(errors="replace").split("\n"):
         try:
             values = json.loads(line)
         except ValueError:
             continue
-        if isinstance(values, dict) and isinstance(values.get("step"), int):
+        if isinstance(values, dict) and isinstance(values.get("step", values.get(_AFTER)), int):
             yield values
 
 
+class _Appended:
+    """Lines at the end of a file on a disk; parts from an object store are made a file again."""
+
+    def __init__(self, folder: Path, step: int):
+        path = folder / workdir.METRICS
+        kept = [values for values in _lines(folder) if values["step"] <= step]
+        workdir.write(path, "".join(json.dumps(values) + "\n" for values in kept))
+        storage.remove(folder / workdir.PARTS)
+        self._file = open(path, "a", encoding="utf-8")
+
+    def add(self, line: str) -> None:
+        self._file.write(line)
+        self._file.flush()
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+
+class _InParts:
+    """Lines in objects, each small enough to be written anew from time to time."""
+
+    def __init__(self, folder: Path, step: int):
+        self._folder = folder / workdir.PARTS
+        self._number = max((int(part.stem) for part in _parts(folder)), default=0)
+        self._begin(json.dumps({_AFTER: step}) + "\n")
+        self.sync()
+
+    def _begin(self, text: str) -> None:
+        self._number, self._text, self._size, self._since = self._number + 1, [text], len(text), time.monotonic()
+
+    def add(self, line: str) -> None:
+        self._text.append(line)
+        self._size += len(line)
+        if self._size >= _PART_BYTES:
+            self.sync()
+            self._begin("")
+        elif time.monotonic() - self._since >= _PART_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        if text := "".join(self._text):
+            workdir.write(self._folder / f"{self._number:06d}.jsonl", text)
+        self._since = time.monotonic()
+
+    def close(self) -> None:
+        self.sync()
+
+
 class Writer:
-    """Appends rows to a workdir's metrics.jsonl and to the mirrors named; `say` is told of one that fails.
+    """Appends rows to a workdir's and to the mirrors named; `say` is told of one that fails.
 
     Rows after `step` are dropped first: a resumed run writes them again.
     """
 
     def __init__(self, folder: Path, step: int, mirrors: Sequence[str] = (), say: Callable[[str], None] = print):
-        path = folder / workdir.METRICS
-        kept = [values for values in _lines(path) if values["step"] <= step]
-        workdir.write(path, "".join(json.dumps(values) + "\n" for values in kept))
-        self._file = open(path, "a", encoding="utf-8")
+        self._lines = (_InParts if storage.is_far(folder) else _Appended)(folder, step)
         self._mirrors = Mirrors(mirrors, folder, step, say)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line: the values of one step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        self._lines.add(json.dumps({"step": step, **values}) + "\n")
         self._mirrors.write(step, values)
 
     def sync(self) -> None:
         """Make what was written survive a crash of the machine."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._lines.sync()
 
     def close(self) -> None:
         """Sync and close all."""
-        self.sync()
-        self._file.close()
+        self._lines.close()
         self._mirrors.close()
 
 

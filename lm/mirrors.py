@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lm import workdir
+from lm import storage, transfer, workdir
 from lm.refusal import Refusal
 
 _RUN_ID = "run-id"  # stands in the workdir, so a run that goes on is the same run there, and a new one is not
@@ -47,10 +47,10 @@ class WeightsAndBiases:
             workdir.write(path, uuid.uuid4().hex)
         self._run = wandb.init(
             project="lm",
-            name=folder.resolve().name,
+            name=storage.absolute(folder).name,
             id=path.read_text(encoding="utf-8"),
             resume="allow",
-            dir=str(folder),
+            dir=str(transfer.NEAR.expanduser() if storage.is_far(folder) else folder),
             config=json.loads((folder / workdir.CONFIG).read_text(encoding="utf-8")),
             settings=wandb.Settings(console="off"),  # the terminal is ours
         )

@@ -6,6 +6,10 @@ Processes that tests start have one device each, and compile as the tests do: to
 import gc
 import importlib.metadata
 import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # halves the time to compile
@@ -28,6 +32,35 @@ def programs(tmp_path_factory):
     """Let the processes that tests start share what they compile, in a folder of this session and worker alone."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("programs"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session")
+def store_of_objects():
+    """Start an object store on this machine, which all that reads gs:// here, and in processes started, then asks."""
+    program = [sys.executable, str(Path(__file__).with_name("emulator.py"))]
+    served = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    where = f"http://localhost:{served.stdout.readline().strip()}"
+    told = {
+        "STORAGE_EMULATOR_HOST": where,  # to gcsfs
+        "TENSORSTORE_GCS_HTTP_URL": where,
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask Google what kind of bucket it is
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    yield
+    served.kill()
+    served.communicate()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def far(store_of_objects):
+    """Return an empty folder of an object store."""
+    from lm import storage
+
+    return storage.place(f"gs://bucket/{uuid.uuid4().hex}")
 
 
 @pytest.fixture(scope="session")
@@ -159,18 +192,20 @@ def numbers():
 def assembled(setting):
     """Return a function: a bound config → (create: () → State, step: (state, batch) → (state, metrics)), as written."""
     from lm.model.transformer import Transformer, forward, initial
+    from lm.objective.base import placed
     from lm.objective.catalog import objective
     from lm.optim import build, schedules
     from lm.parallel import rules
-    from lm.parallel.compile import ACROSS
+    from lm.parallel.compile import ACROSS, of_all
     from lm.train import state as states
     from lm.train.step import make_step
 
     def assemble(config, mesh=None):
-        how, placed = config.parallel.compile, {}
+        how, over, given = config.parallel.compile, {}, setting(config.model)
         if mesh is not None and how == "jit":
-            placed = {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
-        model = Transformer(config.model, **placed)
+            over = {"constrain": rules.constrain(mesh), "by_rows": rules.by_rows(mesh)}
+            given = placed(given, rules.apart(mesh))
+        model = Transformer(config.model, **over)
         schedule = schedules.schedule(config.schedule, config.train.steps)
         optimizer = build.optimizer(config.optimizer, schedule)
 
@@ -178,9 +213,9 @@ def assembled(setting):
             params = initial(model, jax.random.key(config.seed))
             return states.create(params, optimizer, is_averaged=config.train.ema > 0)
 
-        goal = objective(config.objective, setting(config.model))
-        across = ACROSS[how]
-        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=across)
+        goal = objective(config.objective, given)
+        summed = of_all if mesh is None else ACROSS[how](mesh, config.train, config.model)
+        return create, make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=summed)
 
     return assemble
 

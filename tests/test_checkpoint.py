@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm import checkpoint, workdir
+from lm import checkpoint, storage, transfer, workdir
 from lm.refusal import Refusal
 
 
@@ -182,3 +182,26 @@ def test_a_save_that_fails_is_heard_of(tmp_path, monkeypatch):
         saver.wait()
     saver.close()
     assert checkpoint.newest(tmp_path, lambda words: None) == 1
+
+
+def test_on_an_object_store_all_is_as_on_a_disk(far):
+    said = save(far, {1: 3.0, 2: 1.0, 3: 2.0, 4: 2.5}, latest=2, best=1)
+    assert said == [f"checkpoint {step} saved" for step in range(1, 5)]
+    assert checkpoint.steps(far) == [2, 3, 4] and checkpoint.newest(far, pytest.fail) == 4
+    for name, tree in items(4).items():
+        back = checkpoint.restore(far / "4", name, template(tree))
+        assert all(map(np.array_equal, jax.tree.leaves(back), jax.tree.leaves(tree)))
+    checkpoint.score(far, 3, 0.25)
+    assert checkpoint.meta(far, 3)["loss"] == 0.25 and checkpoint.damage(far / "3") == ""
+    storage.write(far / "4" / "params" / "manifest.ocdbt", b"!")
+    said = []
+    assert checkpoint.newest(far, said.append) == 3
+    assert "4.damaged" in said[0] and (far / "4.damaged").is_dir() and not (far / "4").exists()
+
+
+def test_one_that_a_store_had_is_good_on_a_disk(far, tmp_path):
+    save(far, {1: 3.0})
+    transfer.fetch(far, tmp_path / "near", lambda words: None)
+    assert checkpoint.newest(tmp_path / "near", pytest.fail) == 1
+    tree = items(1)["params"]
+    assert np.array_equal(checkpoint.restore(tmp_path / "near" / "1", "params", template(tree))["b"], tree["b"])

@@ -121,7 +121,7 @@ def test_a_mirror_that_cannot_be_opened_is_said_once_and_the_rows_are_written(tm
     workdir.write(tmp_path / "run" / workdir.CONFIG, "{}")
     said = write_for_wandb(tmp_path, 0, WANDB_MODE="no-such-mode")
     assert re.fullmatch(r"said: train\.mirrors: wandb failed \(.*mode.*\); the run goes on without it\.\n", said)
-    assert len(metrics.read(tmp_path / "run" / workdir.METRICS)) == 8
+    assert len(metrics.read(tmp_path / "run")) == 8
 
 
 def test_a_mirror_that_breaks_later_is_left_out_and_the_others_go_on(tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_a_mirror_that_breaks_later_is_left_out_and_the_others_go_on(tmp_path, m
     writer.close()
     assert said == ["train.mirrors: wandb failed (no space left); the run goes on without it."]
     assert [step for step, *_ in scalars(tmp_path / workdir.TENSORBOARD)] == [3, 5, 7]
-    assert [row.step for row in metrics.read(tmp_path / workdir.METRICS)] == [3, 5, 7]
+    assert [row.step for row in metrics.read(tmp_path)] == [3, 5, 7]
 
 
 def test_no_mirror_leaves_only_the_rows(tmp_path):

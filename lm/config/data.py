@@ -124,7 +124,9 @@ FIELDS = {
         ),
     ),
     "data.cross_records": Field(False, "let attention look into the records before in the same window", EITHER),
-    "data.store": Field("~/.cache/lm/store", "folder of the token stores", A_FOLDER, FREE),
+    "data.store": Field(
+        "~/.cache/lm/store", "folder of the token stores, of a disk or gs://BUCKET/FOLDER", A_FOLDER, FREE
+    ),
 }
 
 

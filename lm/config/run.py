@@ -66,7 +66,12 @@ FIELDS = {
         500, "steps between full passes over the validation text; 0: at the end", at_least(0), FREE
     ),
     "train.checkpoint_every": Field(500, "steps between checkpoints; 0: at the end", at_least(0), FREE),
-    "train.sample_every": Field(500, "steps between samples; 0: at the end", at_least(0), FREE),
+    "train.sample_every": Field(
+        500,
+        "steps between samples; 0: at the end; -1: never, nor are spans restored when they are measured",
+        at_least(-1),
+        FREE,
+    ),
     "train.sample_prompt": Field("", "text that the samples continue; empty: a record's beginning", ANY_TEXT, FREE),
     "train.keep_latest": Field(2, "checkpoints kept, newest first", at_least(1), FREE),
     "train.keep_best": Field(1, "checkpoints kept for their validation loss", at_least(0), FREE),

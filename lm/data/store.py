@@ -10,12 +10,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm import workdir
+from lm import lock, storage, transfer, workdir
 from lm.config import data
 from lm.data import build, catalog
 from lm.data.sources import Source
@@ -93,7 +94,7 @@ def open_store(
     Raises:
       Refusal: a source that cannot be read or holds too little, or a damaged store.
     """
-    root = Path(os.path.expanduser(section.store))
+    root = storage.place(os.path.expanduser(section.store))
     weights = data.parts(section.source, section.mixture)
     sources = {name: catalog.source(name, section) for name in weights}
     for one, other in itertools.combinations(sources, 2):
@@ -209,10 +210,13 @@ def _built(
 
     make: writes into a folder, returns its index.
     """
-    folder = root / f"{kind}-{hashlib.sha256(json.dumps([VERSION, key]).encode()).hexdigest()[:20]}"
+    name = f"{kind}-{hashlib.sha256(json.dumps([VERSION, key]).encode()).hexdigest()[:20]}"
+    if storage.is_far(root):  # what is read lies on a disk
+        make, root = partial(_shared, root / name, make, say), transfer.NEAR.expanduser() / "store"
+    folder = root / name
     if (folder / INDEX).exists():
         return folder
-    with workdir.lock(root / f"{folder.name}.lock", f"the token store {folder}", wait=_once(say)):
+    with lock.held(root / f"{folder.name}.lock", f"the token store {folder}", say, is_patient=True):
         if (folder / INDEX).exists():
             return folder
         part = folder.with_name(f"{folder.name}.part")
@@ -227,15 +231,18 @@ def _built(
     return folder
 
 
-def _once(say: Callable[[str], None]) -> Callable[[str], None]:
-    said = set()
-
-    def speak(words: str) -> None:
-        if words not in said:
-            said.add(words)
-            say(f"waiting: {words}")
-
-    return speak
+def _shared(
+    far: Path, make: Callable[[Path], dict[str, Any]], say: Callable[[str], None], part: Path
+) -> dict[str, Any]:
+    """Return the index of a folder that machines share, its files in `part`: one makes them, others fetch them."""
+    with lock.held(far.with_name(f"{far.name}.lock"), f"the token store {far}", say, is_patient=True):
+        if not (far / INDEX).exists():
+            index = make(part)
+            transfer.send(part, far, say)
+            workdir.write_json(far / INDEX, {"version": VERSION} | index)
+            return index
+    transfer.fetch(far, part, say)
+    return _index(part)
 
 
 def _digest(path: Path) -> str:

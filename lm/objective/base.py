@@ -33,6 +33,11 @@ def setting_of(model, tokenizer: Tokenizer) -> Setting:
     return Setting(logits_of(model), model.architecture, model.context, tokenizer.specials, model.head, tokenizer)
 
 
+def placed(setting: Setting, by_rows: Callable) -> Setting:
+    """Return the setting of a model on a mesh: by_rows runs a function on each device's rows, as Logits has it."""
+    return setting._replace(logits=setting.logits._replace(by_rows=by_rows))
+
+
 class Objective(NamedTuple):
     """A few pure values from which data, step and evaluation take what they need.
 

@@ -1,5 +1,6 @@
 """Hidden states, the head's weights and targets in; sums of losses and of weights out."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,11 +14,13 @@ class Logits(NamedTuple):
     """How hidden states become logits: hidden · unembed in `dtype`, capped; ids from `vocabulary` on are padding.
 
     soft_cap: logits become cap · tanh(logits / cap) (Gemma 2, arXiv 2408.00118, §2); 0: they stay.
+    by_rows: (function of what rows share and of rows) → the same, run by each device on its rows.
     """
 
     vocabulary: int
     dtype: str = "float32"
     soft_cap: float = 0.0
+    by_rows: Callable = lambda function: function
 
 
 class Extras(NamedTuple):
@@ -130,11 +133,16 @@ def cross_entropy(
     while length % positions:
         positions -= 1
     weights_BT = weights_BT.astype(jnp.float32)
-    total, nats_B, correct_B = _chunked(
-        hidden_BTD, unembed_DV, bias_V, targets_BT, weights_BT, positions, logits, extras, is_counting
-    )
+
+    def chunked(head, rows):
+        hidden_BTD, targets_BT, weights_BT = rows
+        total, *sums_B = _chunked(hidden_BTD, *head, targets_BT, weights_BT, positions, logits, extras, is_counting)
+        return total[None], *sums_B
+
+    # A device's own, since the gradient of the head would else be added over devices in every chunk.
+    totals, nats_B, correct_B = logits.by_rows(chunked)((unembed_DV, bias_V), (hidden_BTD, targets_BT, weights_BT))
     weights_B = jnp.sum(weights_BT, axis=1)
-    return total, jnp.sum(weights_B), Rows(nats_B, weights_B, correct_B)
+    return jnp.sum(totals), jnp.sum(weights_B), Rows(nats_B, weights_B, correct_B)
 
 
 def log_softmax_parts(hidden, unembed_DV, logits: Logits, bias_V=None):

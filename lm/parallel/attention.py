@@ -4,9 +4,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lm.parallel import inside
 from lm.parallel.mesh import ROWS
 from lm.refusal import Refusal
 
@@ -40,10 +40,9 @@ def placed(attend: Callable, takes: Sequence[str], mesh: Mesh, how: str) -> Call
 
 def _gathered(mesh: Mesh, attend: Callable) -> Callable:
     """Return attend, its keys and values whole along sequence."""
-    whole = NamedSharding(mesh, ARRAYS["key"])
 
     def gathered(query_BTHC, key_BSKC, value_BSKC, *more):
-        key_BSKC, value_BSKC = jax.lax.with_sharding_constraint((key_BSKC, value_BSKC), whole)
+        key_BSKC, value_BSKC = inside.constrained((key_BSKC, value_BSKC), mesh, ARRAYS["key"])
         return attend(query_BTHC, key_BSKC, value_BSKC, *more)
 
     return gathered
@@ -56,8 +55,7 @@ def _split(mesh: Mesh, function: Callable, arrays: Mapping[str, Any]) -> Any:
         blocks = NamedSharding(mesh, PartitionSpec("tensor", "sequence"))
         specs["kernel"] = arrays["kernel"].manual_sharding_spec(blocks)
     # Kernels do not say what of them differs between devices.
-    run = jax.shard_map(function, mesh=mesh, in_specs=(specs,), out_specs=ARRAYS["query"], check_vma=False)
-    return run(arrays)
+    return inside.mapped(function, mesh, (specs,), ARRAYS["query"], check_vma=False)(arrays)
 
 
 def fused(step: Any, name: str, call: str) -> Callable:

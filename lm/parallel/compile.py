@@ -1,13 +1,15 @@
 """A pure step in; the same step compiled over a mesh out."""
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm.parallel import rules
+from lm.parallel.mesh import COPIES
 from lm.refusal import Refusal
 
 _DEVICES = "devices"
@@ -24,28 +26,45 @@ def settled(section: Any, mesh: Mesh) -> ml_collections.FrozenConfigDict:
     return ml_collections.FrozenConfigDict(values)
 
 
-class Across(NamedTuple):
-    """How a step sees devices. total: a tree of sums over the rows it sees → the same over all rows; own: key → key of
-    the rows it sees."""
-
-    total: Callable[[Any], Any]
-    own: Callable[[Any], Any]
+def of_all(sums: Callable) -> Callable:
+    """Return the function: what it sees is all rows."""
+    return sums
 
 
-# Under jit a step sees all rows, under pmap each device's own.
-ACROSS = {
-    "jit": Across(lambda tree: tree, lambda key: key),
-    "pmap": Across(
-        lambda tree: jax.lax.psum(tree, _DEVICES), lambda key: jax.random.fold_in(key, jax.lax.axis_index(_DEVICES))
-    ),
-}
+def _over_mesh(mesh: Mesh, train: Any, model: Any) -> Callable[[Callable], Callable]:
+    """Return how sums come about under jit, where a step sees all rows: apart, if that saves adding."""
+    copies = tuple(axis for axis in COPIES if mesh.shape[axis] > 1)
+    # Noise is measured of the gradients of whole micro-batches; what is drawn for a row must not depend on the mesh.
+    is_one = train.noise_scale or model.dropout or model.token_dropout or model.stochastic_depth
+    return functools.partial(_of_copies, mesh, copies) if copies and train.accumulate > 1 and not is_one else of_all
+
+
+def _of_devices(sums: Callable) -> Callable:
+    own = lambda key: jax.random.fold_in(key, jax.lax.axis_index(_DEVICES))
+    return lambda shared, batch, key: jax.lax.psum(sums(shared, batch, own(key)), _DEVICES)
+
+
+def _of_copies(mesh: Mesh, axes: tuple[str, ...], sums: Callable) -> Callable:
+    """Return the sums, which devices that have the same parameters make of their own rows and then add once.
+
+    Left to the compiler, they would add the gradients of every micro-batch: it keeps none that are sums of a part.
+    """
+    total = lambda *inputs: jax.lax.psum(sums(*inputs), axes)
+    rows, shared = PartitionSpec(axes), PartitionSpec()
+    specs = {"in_specs": (shared, rows, shared), "out_specs": shared, "axis_names": set(axes)}
+    return jax.shard_map(total, mesh=mesh, check_vma=False, **specs)  # else gradients would be added at once
+
+
+# By config.parallel.compile: (mesh, config.train, config.model) → (function of (what all rows share, batch, key) →
+# sums over its rows) → the same over all rows. Under pmap a step sees each device's own.
+ACROSS = {"jit": _over_mesh, "pmap": lambda mesh, train, model: _of_devices}
 
 
 def compile_step(step: Callable, state: Any, mesh: Mesh, how: str = "jit") -> Callable:
     """Return the step compiled: the state is donated and keeps its layout, the batch is split by rows.
 
     Args:
-      step: (state, batch) → (state, metrics), made for ACROSS[how].
+      step: (state, batch) → (state, metrics), made with ACROSS[how].
       state: a State of arrays or of their shapes.
       how: "jit" over the mesh; "pmap": every device has a whole state.
     """

@@ -4,7 +4,8 @@
         python -m lm.train --config=configs/quickstart.py --workdir=runs/two
 
 The command is given --coordinator, --processes and --process. Process 0 speaks as it is, the others with their number
-before each line. SIGTERM and Ctrl-C are handed on. The first process that fails ends all, and gives its exit status.
+before each line. SIGTERM and Ctrl-C are handed on. The first process that fails ends all, and gives its exit status;
+those of all are told then.
 """
 
 import signal
@@ -33,6 +34,8 @@ def main(*line: str) -> int:
     count = PROCESSES.value
     if HAND_TO.value >= count:
         raise Refusal(f"--hand_to is {HAND_TO.value}: it must be below --processes ({count}).")
+    if line[0].startswith("-"):
+        raise Refusal(f"{line[0]!r} is no command: write it behind --, as in -- python -m lm.train --config=…")
     address = f"localhost:{_free_port()}"
     running = [_start(line, address, index, count) for index in range(count)]
     names = ", ".join(f"{index} is {process.pid}" for index, process in enumerate(running))
@@ -50,6 +53,9 @@ def main(*line: str) -> int:
     status = _ended(running)
     for thread in listeners:
         thread.join()
+    if status:
+        told = ", ".join(f"{index} gave {_status(process)}" for index, process in enumerate(running))
+        print(f"statuses: {told}", file=sys.stderr, flush=True)
     return status
 
 
@@ -73,7 +79,7 @@ def _relay(process: subprocess.Popen, index: int) -> None:
 
 
 def _ended(running: Sequence[subprocess.Popen]) -> int:
-    """Wait for all; return 0, or the status of the one that failed first, 128 + n for signal n."""
+    """Wait for all; return 0, or the status of the one that failed first."""
     failed, limit = None, float("inf")
     while None in [process.poll() for process in running]:
         if failed is None and (failed := _first_failed(running)) is not None:
@@ -85,12 +91,18 @@ def _ended(running: Sequence[subprocess.Popen]) -> int:
             limit = float("inf")
         time.sleep(_LOOK)
     failed = _first_failed(running) if failed is None else failed
-    status = 0 if failed is None else running[failed].returncode
-    return status if status >= 0 else 128 - status
+    return 0 if failed is None else _status(running[failed])
+
+
+def _status(process: subprocess.Popen) -> int:
+    """Return the exit status of a process that has ended, 128 + n for signal n."""
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 def _first_failed(running: Sequence[subprocess.Popen]) -> int | None:
-    return next((index for index, process in enumerate(running) if process.returncode), None)
+    """Return the process that has failed; of several one that was killed, as it took the others with it."""
+    failed = [(process.returncode > 0, index) for index, process in enumerate(running) if process.returncode]
+    return min(failed)[1] if failed else None
 
 
 if __name__ == "__main__":

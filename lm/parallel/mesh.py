@@ -13,7 +13,8 @@ from lm.refusal import Refusal
 
 # Outermost first: what talks least lies farthest apart.
 AXES = ("slice", "data", "fsdp", "expert", "sequence", "tensor")
-ROWS = ("slice", "data", "fsdp", "expert")  # the axes that split a batch's rows
+COPIES = ("slice", "data")  # the axes that split nothing but a batch's rows
+ROWS = (*COPIES, "fsdp", "expert")  # the axes that split a batch's rows
 
 
 def make_mesh(section: Any, batch_size: int, accumulate: int, devices: Sequence[Any] | None = None) -> Mesh:

@@ -18,6 +18,7 @@ from lm.refusal import Refusal
 Answer = TypeVar("Answer")
 
 _JOINED_WITHIN = 300  # seconds that a process waits for all others to start
+_SILENT = 60  # seconds after which a process that is not heard of counts as lost
 _LOOK = 0.2  # seconds between looks at what the others have posted
 _FAREWELL = 5.0  # seconds that the main process, whom all others talk through, waits for them when it fails
 _LONG = 7 * 24 * 3600 * 1000  # milliseconds; a process that dies is noticed by its heartbeat instead
@@ -161,7 +162,7 @@ def _told(error: BaseException, index: int) -> tuple[int, str]:
     if isinstance(error, OSError) and error.filename is not None:
         return 2, f"error: {str(error.filename)!r} cannot be written or read: {error.strerror}."
     words = " ".join(str(error).split())[:300]
-    if type(error).__name__ == "JaxRuntimeError":
+    if type(error).__name__ == "JaxRuntimeError" or "Gloo" in words:  # a program's first call raises a ValueError
         return 1, f"error: process {index} failed in what it computes with others, one of which may be gone: {words}"
     traceback.print_exception(error)
     return 1, f"error: process {index} failed, and with it the run: {type(error).__name__}: {words}"
@@ -190,14 +191,18 @@ def join(named: Named | None) -> Processes:
             _check_port(int(coordinator.rpartition(":")[2]))
         given = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
         given["cluster_detection_method"] = "deactivate"
+    given |= {"initialization_timeout": 2 * _JOINED_WITHIN, "heartbeat_timeout_seconds": _SILENT}
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+    jax.config.update(
+        "jax_cpu_enable_async_dispatch", False
+    )  # of two programs under way CPUs may wait in each for other
     where = f" at {named.coordinator}" if named else ""
     late = f"error: not all of the {count} processes of the run came together{where} within {_JOINED_WITHIN} s."
     limit = threading.Timer(_JOINED_WITHIN, _give_up, (late,))  # JAX itself would abort
     limit.daemon = True
     limit.start()
     try:
-        jax.distributed.initialize(**given, initialization_timeout=2 * _JOINED_WITHIN)
+        jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:  # JaxRuntimeError is one
         words = " ".join(str(error).split())[:200]
         raise Refusal(f"the {count} processes of the run cannot come together{where}: {words}") from None
@@ -236,18 +241,3 @@ def _state() -> Any:
     from jax._src.distributed import global_state
 
     return global_state
-
-
-def alone(tree: Any) -> Any:
-    """Return the arrays of a tree as this process can use them without the others: whole, on its first device.
-
-    As they are if it is the only process. To be called by all.
-    """
-    import jax
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    if jax.process_count() == 1:
-        return tree
-    mesh = jax.tree.leaves(tree)[0].sharding.mesh
-    whole = jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)

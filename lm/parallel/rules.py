@@ -1,6 +1,5 @@
 """Paths of the state in, how each leaf is laid over the mesh out; and the same for named activations."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lm import trees
 from lm.batch import Batch
+from lm.parallel import inside
 from lm.parallel import mesh as meshes
 from lm.refusal import Refusal
 
@@ -75,7 +75,7 @@ def check_lengths(mesh: Mesh, row: Batch) -> None:
 
 def constrain(mesh: Mesh) -> Callable[[Any, str], Any]:
     """Return (array, name) → the array, placed as ACTIVATIONS says; for the model to call."""
-    return lambda array, name: jax.lax.with_sharding_constraint(array, NamedSharding(mesh, ACTIVATIONS[name]))
+    return lambda array, name: inside.constrained(array, mesh, ACTIVATIONS[name])
 
 
 def by_rows(mesh: Mesh) -> Callable[[Callable], Callable]:
@@ -84,5 +84,16 @@ def by_rows(mesh: Mesh) -> Callable[[Callable], Callable]:
     For the model to call where what is computed of a row needs no other, but the compiler cannot see it. What the
     function returns is led by rows too.
     """
-    wrap = functools.partial(jax.shard_map, mesh=mesh, in_specs=(PartitionSpec(), ROWS), out_specs=ROWS)
-    return lambda function: wrap(function)
+    return lambda function: inside.mapped(function, mesh, (PartitionSpec(), ROWS), ROWS)
+
+
+def apart(mesh: Mesh) -> Callable[[Callable], Callable]:
+    """Return what by_rows does, but of what else is split the compiler is to see how; for the loss to call.
+
+    What rows share has its gradients added once, behind the function.
+    """
+    axes = tuple(
+        axis for axis in meshes.ROWS if mesh.shape[axis] > 1
+    )  # XLA cannot add over one device in part of a mesh
+    specs = (PartitionSpec(), PartitionSpec(axes)), PartitionSpec(axes)
+    return lambda function: inside.mapped(function, mesh, *specs, among=axes, check_vma=False)

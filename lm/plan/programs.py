@@ -19,7 +19,7 @@ from lm.data.windows import Window
 from lm.generate import decode, prepare, samplers
 from lm.model import attend, kernels
 from lm.model.transformer import Transformer, forward, initial
-from lm.objective.base import Objective, Setting
+from lm.objective.base import Objective, Setting, placed
 from lm.objective.catalog import objective
 from lm.objective.losses import logits_of
 from lm.optim import build, schedules
@@ -38,10 +38,11 @@ def train_step(config: ml_collections.FrozenConfigDict, mesh: Mesh) -> jax.stage
       config: resolved; its model has a vocabulary.
     """
     model = _model(config, mesh)
-    goal = objective(config.objective, _setting(config.model))
+    goal = objective(config.objective, placed(_setting(config.model), rules.apart(mesh)))
     schedule = schedules.schedule(config.schedule, config.train.steps)
     optimizer = build.optimizer(config.optimizer, schedule)
-    step = make_step(goal, forward(model), optimizer, schedule, config.seed, config.train)
+    across = compiling.ACROSS["jit"](mesh, config.train, config.model)
+    step = make_step(goal, forward(model), optimizer, schedule, config.seed, config.train, across=across)
 
     def create() -> states.State:
         params = initial(model, jax.random.key(config.seed))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lm import command, workdir
+from lm import command, storage, workdir
 
 OUT = flags.DEFINE_string("out", "compare.html", "the page that compares several runs")
 
@@ -19,7 +19,7 @@ def main(*places: str) -> None:
     """Read, write, print."""
     from lm.report import record, verdict
 
-    folders = list({Path(place).resolve(): Path(place) for place in places}.values())
+    folders = list({storage.absolute(folder): folder for folder in map(storage.place, places)}.values())
     runs = [record.read(folder) for folder in folders]
     print(verdict.plain(record.names(folders), runs))
     if warning := verdict.warning(runs):

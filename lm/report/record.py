@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm import metrics, workdir
+from lm import metrics, storage, workdir
 from lm.refusal import Refusal
 
 AXES = {"step": "step", "tokens": "training tokens", "seconds": "seconds in training steps"}
@@ -36,7 +36,7 @@ def read(folder: Path) -> Record:
     """
     if not (folder / workdir.CONFIG).is_file():
         raise Refusal(f"{str(folder)!r} is not a workdir: it has no {workdir.CONFIG}; name the --workdir of a run.")
-    rows = metrics.read(folder / workdir.METRICS)
+    rows = metrics.read(folder)
     series: dict[str, tuple[list[int], list[float]]] = {}
     for row in rows:
         steps, values = series.setdefault(row.name, ([], []))
@@ -100,7 +100,7 @@ def names(folders: Sequence[Path]) -> list[str]:
 
     Example: `runs/a/seed0` and `runs/b/seed0` are `a` and `b`.
     """
-    paths = [folder.resolve().parts for folder in folders]
+    paths = [storage.absolute(folder).parts for folder in folders]
     equal = lambda paths: sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
     shortest = min(map(len, paths))
     before = min(equal(paths), shortest - 1)

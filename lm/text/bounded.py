@@ -27,7 +27,7 @@ def read_bytes(path: Path, what: str) -> bytes:
       Refusal: it cannot be read, or is larger than any tokenizer is.
     """
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             data = file.read(_FILE + 1)
     except OSError as error:
         raise Refusal(f"{what} cannot be read ({error.strerror}).") from None

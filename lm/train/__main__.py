@@ -25,7 +25,8 @@ from pathlib import Path
 
 from absl import flags
 
-from lm import command, mirrors, workdir
+from lm import command, mirrors, storage, workdir
+from lm import lock as locks
 from lm.config.field import IDENTITY
 from lm.config.files import from_json, to_json
 from lm.config.resolve import differences, flatten, resolve
@@ -35,7 +36,7 @@ from lm.parallel.stop import Stop
 from lm.refusal import Refusal
 
 CONFIG = command.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; gs://BUCKET/FOLDER with lm[gcs]", required=True)
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several that are named by hand")
 COUNT = flags.DEFINE_integer("processes", None, "how many processes the run has")
 INDEX = flags.DEFINE_integer("process", None, "which of them this one is, from 0")
@@ -45,7 +46,7 @@ _SEEN_WITHIN = 60  # seconds that a network's file system may take to show what 
 
 def main() -> int:
     """Resolve, set up, train, report."""
-    folder = Path(WORKDIR.value)
+    folder = storage.place(WORKDIR.value)
     if folder.exists() and not folder.is_dir():
         raise Refusal(f"--workdir {str(folder)!r} is a file; name a folder.")
     named = processes.named(COORDINATOR.value, COUNT.value, INDEX.value)
@@ -64,7 +65,8 @@ def main() -> int:
 def _locked(folder: Path, together: Processes) -> Iterator[None]:
     """Hold the workdir's lock, at the main process for all."""
     with contextlib.ExitStack() as held:
-        lock = workdir.lock(folder / workdir.LOCK, f"the workdir {folder}")
+        say = lambda words: print(words, file=sys.stderr, flush=True)
+        lock = locks.held(folder / workdir.LOCK, f"the workdir {folder}", say)
         together.at_once(held.close)
         together.agree(lambda: held.enter_context(lock))
         yield
@@ -138,7 +140,7 @@ def _train(config: object, folder: Path, stop: Stop, together: Processes) -> int
         run.store.tokenizer.save(folder / workdir.TOKENIZER)
         workdir.write_json(folder / workdir.RUN, run.facts)
         hooks.keep_samples(folder / workdir.SAMPLES, start)
-    seconds, validated = together.agree(lambda: _before(metrics.read(folder / workdir.METRICS), start))
+    seconds, validated = together.agree(lambda: _before(metrics.read(folder), start))
     _check_shared(folder, together)
     say(_opening(run, start))
 
@@ -152,7 +154,7 @@ def _train(config: object, folder: Path, stop: Stop, together: Processes) -> int
     def measure(state: State) -> dict[str, float] | None:
         rows = progress.track(run.valid(), run.valid_batches)
         values = heldout.measure(run.score, evaluated(state), rows, parts, run.is_whole, stop.is_asked)
-        if values is None or not gaps.has_spans(config):
+        if values is None or section.sample_every < 0 or not gaps.has_spans(config):
             return values
         bundle = run.bundle(state)
         return values | (gaps.measure(bundle, run.held_out, run.usual) if together.is_main else {})
@@ -163,7 +165,9 @@ def _train(config: object, folder: Path, stop: Stop, together: Processes) -> int
     if not together.is_main:
         sampling = lambda number, state, metrics: run.bundle(state)  # the main process needs the others for it
     saving = hooks.Saving(saver, run, log, writer, validation.loss)
-    plan = [(1, log), (section.evaluate_every, validation), (section.sample_every, sampling)]
+    plan = [(1, log), (section.evaluate_every, validation)]
+    if section.sample_every >= 0:
+        plan.append((section.sample_every, sampling))
     if section.profile_steps:
         plan.append((1, hooks.Profile(*section.profile_steps, folder / workdir.PROFILE, progress)))
     plan.append((section.checkpoint_every, saving))
@@ -179,7 +183,7 @@ def _train(config: object, folder: Path, stop: Stop, together: Processes) -> int
         if done > start and saving.last != done:
             saving(done, state)
     if together.is_main:
-        _, validated = _before(metrics.read(folder / workdir.METRICS), done)
+        _, validated = _before(metrics.read(folder), done)
         workdir.write_json(folder / workdir.RUN, run.facts | {"finished": done == steps and validated})
         page.write(folder)
     if number := together.agree(lambda: stop.number):

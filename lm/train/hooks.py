@@ -1,6 +1,7 @@
 """What happens beside the steps: the log with its guard, validation, samples, checkpoints, a profile."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 import jax
 
-from lm import workdir
+from lm import storage, transfer, workdir
 from lm.checkpoint import Saver
 from lm.metrics import Progress, Writer
 from lm.refusal import Refusal
@@ -186,15 +187,21 @@ class Profile:
 
     def __init__(self, first: int, last: int, folder: Path, progress: Progress):
         self._first, self._last, self._folder, self._progress = first, last, folder, progress
+        self._near = folder  # where the profiler writes
         self._is_on = False
 
     def __call__(self, number: int, state: State, metrics: Any) -> None:
         """Start after the step before the first, stop after the last has ended."""
         if number == self._first - 1:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(str(self._folder))
+            if storage.is_far(self._folder):
+                self._near = Path(tempfile.mkdtemp())
+            jax.profiler.start_trace(str(self._near))
             self._is_on = True
         elif number == self._last and self._is_on:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
+            if self._near != self._folder:
+                transfer.send(self._near, self._folder, self._progress.say)
+                storage.remove(self._near)
             self._progress.say(f"profile of steps {self._first} to {self._last} written to {self._folder}")

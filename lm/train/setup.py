@@ -23,13 +23,12 @@ from lm.data import batches, facts, store, windows
 from lm.evaluate import heldout
 from lm.model import kernels
 from lm.model.transformer import Transformer, forward, initial
-from lm.objective.base import setting_of
+from lm.objective.base import placed, setting_of
 from lm.objective.catalog import objective
 from lm.optim import build, schedules
-from lm.parallel import attention, rules
+from lm.parallel import attention, local, rules
 from lm.parallel import compile as compiling
 from lm.parallel import mesh as meshes
-from lm.parallel.processes import alone
 from lm.refusal import Refusal
 from lm.train import state as states
 from lm.train.step import make_step
@@ -77,13 +76,14 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     mesh = meshes.make_mesh(config.parallel.mesh, config.data.batch_size, config.train.accumulate)
     tokens = store.open_store(config.data, say, start.tokenizer(config, folder))
     config = bind(config, vocabulary=tokens.tokenizer.size)
-    goal = objective(config.objective, setting_of(config.model, tokens.tokenizer))
+    how, setting = config.parallel.compile, setting_of(config.model, tokens.tokenizer)
+    goal = objective(config.objective, placed(setting, rules.apart(mesh)) if how == "jit" else setting)
     length = goal.length(config.model.context)
     train, held_out = (windows.planned(tokens.parts, part, config.data, length) for part in ("train", "valid"))
     config = bind(config, tokens=windows.epoch(tokens.parts, train, config.model.context))
     view = Transformer(compiling.settled(config.model, mesh))
     kernel = kernels.chosen(config.parallel.attention, config.model, has_prefix(config), mesh.devices.flat[0])
-    attend, takes, how = kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes, config.parallel.compile
+    attend, takes = kernels.ATTENDS[kernel].attend, kernels.ATTENDS[kernel].takes
     if how == "pmap" and jax.process_count() > 1:
         raise Refusal("parallel.compile is 'pmap', which is for one process; of several the run is compiled by 'jit'.")
     over_mesh = view.clone(
@@ -104,9 +104,13 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
     drawn = lambda: from_params(initial(model, jax.random.key(config.seed)))
 
     sources = [part.name for part in tokens.parts] if len(tokens.parts) > 1 else []
-    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources, compiling.ACROSS[how])
+    across = compiling.ACROSS[how](mesh, config.train, config.model)
+    step = make_step(goal, run_model, optimizer, schedule, config.seed, config.train, sources, across)
     shape = jax.eval_shape(drawn)
     layout = rules.shardings(shape, mesh)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # None where the device does not say
+    if limit and jax.process_count() > 1 and config.train.sample_every >= 0:
+        local.check(shape, shape.params, mesh, limit, config.train.sample_every)
     template = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shape, layout
     )
@@ -170,7 +174,7 @@ def setup(config: ml_collections.FrozenConfigDict, folder: Path, say: Callable[[
         score=jax.jit(heldout.scorer(goal.loss, forward(over_mesh), heldout.usual(counts))),
         create=create,
         restore=restore,
-        bundle=lambda state: Bundle(config, view, alone(states.evaluated(state)), tokens.tokenizer),
+        bundle=lambda state: Bundle(config, view, local.alone(states.evaluated(state), mesh), tokens.tokenizer),
         tokens=lambda steps: growth.before(steps) * config.model.context,
     )
 

@@ -1,5 +1,6 @@
 """One update, pure: (state, batch) → (state, metrics)."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import optax
 from lm.batch import Batch
 from lm.growth import Growth
 from lm.objective.base import Forward, Objective
-from lm.parallel.compile import ACROSS, Across
+from lm.parallel.compile import of_all
 from lm.train import measures
 from lm.train.state import State
 
@@ -24,9 +25,10 @@ def make_step(
     seed: int,
     section: Any,
     sources: Sequence[str] = (),
-    across: Across = ACROSS["jit"],
+    across: Callable[[Callable], Callable] = of_all,
 ) -> Callable[[State, Batch], tuple[State, dict]]:
-    """Return the step; `section` is config.train, `sources` names a mixture's parts, `across` says what rows it sees.
+    """Return the step; `section` is config.train, `sources` names a mixture's parts, `across` says who sums
+    over which rows (lm/parallel/compile.py).
 
     Its metrics are scalars:
 
@@ -49,13 +51,17 @@ def make_step(
         by_params = optax.tree.cast(by_params, jnp.float32)  # since sums of many are to come
         return total, weight, by_params, parts, routed, noise
 
-    def step(state: State, batch: Batch) -> tuple[State, dict]:
-        key = across.own(jax.random.fold_in(jax.random.key(seed), state.step))
+    def gradient_sums(shared, batch, key):
+        params, number = shared
         if section.accumulate == 1:
-            total, weight, by_params, parts, routed, noise = gradient(state.params, batch, key)
-        else:
-            total, weight, by_params, parts, routed, noise = _accumulated(gradient, state, batch, key, section)
-        total, weight, by_params, parts, routed = across.total((total, weight, by_params, parts, routed))
+            return gradient(params, batch, key)
+        return _accumulated(functools.partial(gradient, params), batch, key, section, number)
+
+    summed = across(gradient_sums)
+
+    def step(state: State, batch: Batch) -> tuple[State, dict]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        total, weight, by_params, parts, routed, noise = summed((state.params, state.step), batch, key)
         weight = jnp.maximum(weight, 1)
         by_params = jax.tree.map(lambda leaf, like: (leaf / weight).astype(like.dtype), by_params, state.params)
         squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(by_params)])
@@ -110,7 +116,7 @@ def _followed(ema, params, decay, count):
     return optax.incremental_update(params, ema, share)
 
 
-def _accumulated(gradient, state, batch, key, section):
+def _accumulated(gradient, batch, key, section, step):
     """Return what `gradient` does, summed over micro-batches, one after another.
 
     A micro-batch takes every count-th row, so that each device keeps the rows it has. During a batch warm-up those
@@ -122,13 +128,13 @@ def _accumulated(gradient, state, batch, key, section):
 
     def body(sums, inputs):
         index, micro_batch = inputs
-        return jax.tree.map(jnp.add, sums, gradient(state.params, micro_batch, jax.random.fold_in(key, index))), None
+        return jax.tree.map(jnp.add, sums, gradient(micro_batch, jax.random.fold_in(key, index))), None
 
-    shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda field: field[0], parts), key)
+    shapes = jax.eval_shape(gradient, jax.tree.map(lambda field: field[0], parts), key)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     if not section.batch_warmup_steps:
         return jax.lax.scan(body, zeros, (jnp.arange(count), parts))[0]
     joins = Growth(count, count, section.batch_warmup_steps).joins
-    joined = jnp.sum(jnp.asarray(joins) <= state.step)
+    joined = jnp.sum(jnp.asarray(joins) <= step)
     part = lambda index: jax.tree.map(lambda field: field[index], parts)
     return jax.lax.fori_loop(0, joined, lambda index, sums: body(sums, (index, part(index)))[0], zeros)

@@ -118,9 +118,10 @@ def json_of(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise Refusal(f"{path.parent} has no {path.name}.")
-    if path.stat().st_size > _JSON:
+    with path.open("rb") as file:
+        data = file.read(_JSON + 1)
+    if len(data) > _JSON:
         raise Refusal(f"{path} has more than {_JSON:,} bytes.")
-    data = path.read_bytes()
     if data.count(b",") > _PARTS:
         raise Refusal(f"{path} has more than {_PARTS:,} parts.")
     try:

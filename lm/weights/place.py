@@ -1,20 +1,22 @@
 """A PLACE in, the Bundle that generation and evaluation work on out; and a Bundle into a PLACE.
 
 A PLACE is a workdir or workdir@STEP (with :raw or not), a folder of Hugging Face's, a .safetensors file with its
-config.json beside it, or a .gguf file.
+config.json beside it, or a .gguf file; on a disk, or on an object store (gs://).
 """
 
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
-from lm import checkpoint, trees, workdir
+from lm import checkpoint, storage, transfer, trees, workdir
 from lm.config.files import from_json
 from lm.config.resolve import resolve
 from lm.families.base import SILENT
@@ -83,7 +85,7 @@ def check_target(place: str, dtype: str = "") -> None:
     Raises:
       Refusal: something is there, or it is no PLACE to write, or one of another dtype.
     """
-    path = Path(place)
+    path = storage.place(place)
     dtypes = tuple(TYPES) if path.suffix == GGUF else DTYPES
     if path.exists():
         raise Refusal(f"{place} is there already; name another.")
@@ -105,17 +107,21 @@ def save_place(bundle: Bundle, place: str, say: _Say = _stderr, dtype: str = "")
     Raises:
       Refusal: something is there, or the published form cannot hold the model.
     """
-    path = Path(place)
+    path = storage.place(place)
     is_gguf = path.suffix == GGUF
     dtype = dtype or bundle.config.model.parameter_dtype
     check_target(place, dtype)
     published = _to_published(bundle, "" if is_gguf else dtype)
     published = published._replace(tensors=told(published.tensors, f"writing {place}", say))
-    if is_gguf:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        gguf.write(path, published, TYPES[dtype])
-    else:
-        folders.write(path, published)
+    with tempfile.TemporaryDirectory() if storage.is_far(path) else nullcontext(path.parent) as beside:
+        near = Path(beside) / path.name
+        if is_gguf:
+            near.parent.mkdir(parents=True, exist_ok=True)
+            gguf.write(near, published, TYPES[dtype])
+        else:
+            folders.write(near, published)
+        if storage.is_far(path):
+            transfer.send(Path(beside), path.parent, say, last=f"{path.name}/{folders.CONFIG}")
 
 
 def _to_published(bundle: Bundle, dtype: str) -> Published:
@@ -168,9 +174,10 @@ def _cast(tensor: Tensor, dtype: str) -> Tensor:
 
 
 def _published(place: str, say: _Say) -> Published:
-    path = Path(place)
+    path = storage.place(place)
     if path.suffix in folders.PICKLES and path.is_file():
         raise folders.pickled(path)
+    path = _here(path)
     if path.suffix == GGUF and path.is_file():
         return gguf.read(path, say)
     if path.suffix == ".safetensors" and path.is_file():
@@ -182,6 +189,18 @@ def _published(place: str, say: _Say) -> Published:
         f"{place!r} is not a PLACE ({why}): name the workdir of a run, a folder of Hugging Face's, or a .safetensors "
         "or .gguf file."
     )
+
+
+def _here(path: Path) -> Path:
+    """Return a PLACE that holds a published model as it lies on this machine's disk, copied there if it is far."""
+    is_file = path.suffix in (GGUF, ".safetensors")
+    if not storage.is_far(path) or not (path if is_file else path / folders.CONFIG).is_file():
+        return path
+    if path.suffix == GGUF:
+        return transfer.fetched(path, lambda name: True, _stderr)
+    is_wanted = lambda name: "/" not in name and Path(name).suffix not in (GGUF, *folders.PICKLES)
+    near = transfer.fetched(path.parent if is_file else path, is_wanted, _stderr)
+    return near / path.name if is_file else near
 
 
 def _described(published: Published, dtype: str) -> Description:
@@ -220,7 +239,7 @@ def _parsed(place: str) -> tuple[Path, int | None, bool]:
     plain = place.removesuffix(":raw")
     name, at, number = plain.rpartition("@")
     is_step = bool(at) and number.isdigit()
-    return Path(name if is_step else plain), int(number) if is_step else None, plain != place
+    return storage.place(name if is_step else plain), int(number) if is_step else None, plain != place
 
 
 def _config(folder: Path) -> ml_collections.FrozenConfigDict:

@@ -93,7 +93,7 @@ def test_batch_k_holds_the_samples_from_k_times_its_size(rows):
             assert getattr(made, name).dtype == getattr(sample, name).dtype
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [2, 4, 8])
 def test_batches_are_the_same_on_any_number_of_devices(rows, devices):
     one = batches.batch(rows(3), 7, SIZE, sharded(1))
     many = batches.batch(rows(3), 7, SIZE, sharded(devices))

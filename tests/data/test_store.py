@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from lm import transfer
 from lm.data import build, store
 from lm.refusal import Refusal
 
@@ -353,3 +354,32 @@ def test_of_pairs_inputs_and_targets_are_read_in_turn_and_learned_from(section, 
 def test_pairs_that_leave_nothing_to_hold_out_are_refused(section, source_of):
     with pytest.raises(Refusal, match=r"'files:memory' is too small: nothing is left for the (train|valid) split\.$"):
         store.open_store(section(unit="pair", source=source_of([("a", "one", "eins")])))
+
+
+def test_machines_that_share_an_object_store_build_once(section, tmp_path, far, monkeypatch):
+    source = write_lines(tmp_path, texts(53))
+    shared = section(source=source, tokenizer="char", store=str(far))
+    found, said = [], {"one": [], "other": []}
+    for machine, lines in said.items():
+        monkeypatch.setattr(transfer, "NEAR", tmp_path / machine)
+        opened = store.open_store(shared, lines.append)
+        store.verify(opened)
+        found.append((opened.fingerprint, contents(tmp_path / machine / "store")))
+        store.open_store(shared, lambda words: pytest.fail(words))  # not even asked for again
+    assert found[0] == found[1] and len(found[0][1]) == 3 + 5
+    told = {machine: [line.partition(" ")[0] for line in lines] for machine, lines in said.items()}
+    assert told == {"one": ["tokenizer", "sending", "tokenising", "tokenised", "sending"], "other": ["fetching"] * 2}
+    assert sorted(path.name.partition("-")[0] for path in far.iterdir()) == ["tokenizer", "tokens"]
+
+
+def test_one_that_was_half_sent_is_sent_again(section, tmp_path, far, monkeypatch):
+    shared = section(source=write_lines(tmp_path, texts(53)), tokenizer="char", store=str(far))
+    monkeypatch.setattr(transfer, "NEAR", tmp_path / "one")
+    store.open_store(shared)
+    for folder in far.iterdir():
+        (folder / store.INDEX).unlink()
+    monkeypatch.setattr(transfer, "NEAR", tmp_path / "other")
+    said = []
+    store.verify(store.open_store(shared, said.append))
+    assert any(line.startswith("tokenised") for line in said)
+    assert all((folder / store.INDEX).is_file() for folder in far.iterdir())

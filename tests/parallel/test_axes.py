@@ -1,12 +1,11 @@
 """Every axis of a mesh, alone and with others: twenty steps are those of one device."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm.costs.compiled import collectives
 from lm.parallel import compile as compiling
 
 STEPS, LENGTHS = 20, {"length": 12, "encoder_length": 8}
@@ -27,22 +26,26 @@ def single(request, tiny, train, mesh_of):
 
 
 @pytest.mark.parametrize(
-    ("single", "sizes"),
+    ("single", "sizes", "accumulate"),
     [
-        ("decoder", {"data": 2, "sequence": 4}),
-        ("decoder", {"slice": 2, "fsdp": 2, "tensor": 2}),
-        ("decoder", {"fsdp": 2, "sequence": 2, "tensor": 2}),
-        ("both", {"fsdp": 2, "sequence": 2, "tensor": 2}),
-        ("experts, sorted", {"fsdp": 2, "expert": 2, "tensor": 2}),
-        ("experts with places", {"expert": 4, "tensor": 2}),
-        ("experts with places", {"fsdp": 2, "expert": 2, "sequence": 2}),
+        ("decoder", {"data": 2, "sequence": 4}, 1),
+        ("decoder", {"slice": 2, "fsdp": 2, "tensor": 2}, 1),
+        ("decoder", {"slice": 2, "data": 2, "sequence": 2}, 2),
+        ("decoder", {"fsdp": 2, "sequence": 2, "tensor": 2}, 1),
+        ("both", {"fsdp": 2, "sequence": 2, "tensor": 2}, 1),
+        ("both", {"data": 2, "fsdp": 2, "tensor": 2}, 2),
+        ("experts, sorted", {"fsdp": 2, "expert": 2, "tensor": 2}, 1),
+        ("experts with places", {"expert": 4, "tensor": 2}, 1),
+        ("experts with places", {"fsdp": 2, "expert": 2, "sequence": 2}, 1),
+        ("experts with places", {"slice": 2, "expert": 2}, 2),
     ],
     indirect=["single"],
-    ids=lambda value: value if isinstance(value, str) else "-".join(f"{axis}{size}" for axis, size in value.items()),
+    ids=lambda value: "-".join(f"{axis}{size}" for axis, size in value.items()) if isinstance(value, dict) else None,
 )
-def test_steps_are_those_of_one_device(tiny, train, mesh_of, single, sizes):
+def test_steps_are_those_of_one_device(tiny, train, mesh_of, single, sizes, accumulate):
     model, expected = single
-    found, state, is_donated = train(tiny(**model), mesh_of(**sizes), STEPS, **LENGTHS)
+    config = tiny(**model, train__accumulate=accumulate)
+    found, state, is_donated = train(config, mesh_of(**sizes), STEPS, **LENGTHS)
     assert is_donated and len({float(metrics["loss"]) for metrics in found}) == STEPS
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-5)
@@ -78,6 +81,21 @@ def test_devices_under_pmap_drop_each_their_own(tiny, train, mesh_of):
     assert losses[0] != losses[1]
 
 
+@pytest.fixture(scope="module")
+def collectives_of(tiny, assembled, random_batch):
+    """Return a function: a mesh and fields of the config → a step's collectives."""
+
+    def compiled(mesh, **fields):
+        fields = {"model.layers": 2, "model.unroll": 1, "model.context": 12} | fields
+        projections = compiling.settled(tiny(**fields).model, mesh).projections
+        create, step = assembled(tiny(**fields, model__projections=projections), mesh)
+        batch = jax.tree.map(jnp.asarray, random_batch(0, **LENGTHS))
+        state, batch = jax.eval_shape(create), jax.eval_shape(lambda: batch)
+        return collectives(compiling.compile_step(step, state, mesh).lower(state, batch).compile().as_text())
+
+    return compiled
+
+
 @pytest.mark.parametrize(
     ("case", "sizes", "kinds"),
     [
@@ -90,13 +108,18 @@ def test_devices_under_pmap_drop_each_their_own(tiny, train, mesh_of):
     ],
     ids=["rows", "heads with biases", "heads", "tokens", "parameters", "experts"],
 )
-def test_devices_tell_each_other_no_more_than_they_must(tiny, assembled, random_batch, mesh_of, case, sizes, kinds):
-    mesh = mesh_of(**sizes)
-    model = {"model.layers": 2, "model.unroll": 1, "model.context": 12}
-    model |= {f"model.{name}": value for name, value in case.items()}
-    config = tiny(**model)
-    create, step = assembled(tiny(**model, model__projections=compiling.settled(config.model, mesh).projections), mesh)
-    state, batch = jax.eval_shape(create), jax.eval_shape(lambda: jax.tree.map(jnp.asarray, random_batch(0, **LENGTHS)))
-    text = compiling.compile_step(step, state, mesh).lower(state, batch).compile().as_text()
-    found = re.findall(r" (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(", text)
-    assert set(found) == kinds
+def test_devices_tell_each_other_no_more_than_they_must(collectives_of, mesh_of, case, sizes, kinds):
+    assert set(collectives_of(mesh_of(**sizes), **{f"model.{name}": value for name, value in case.items()})) == kinds
+
+
+def test_copies_of_the_parameters_add_their_gradients_once_a_step(collectives_of, mesh_of):
+    """However many micro-batches there are; unless what is drawn for a row would depend on the mesh."""
+    found = lambda **fields: collectives_of(mesh_of(data=2), **fields)["all-reduce"]
+    once = found(train__accumulate=4)
+    assert once.in_loops == 0 and once.runs == found(train__accumulate=2).runs
+    assert found(train__accumulate=4, model__dropout=0.1).runs > 4 * once.runs
+
+
+def test_devices_add_the_gradient_of_the_head_once_for_all_chunks_of_the_loss(collectives_of, mesh_of):
+    runs = [collectives_of(mesh_of(fsdp=2), objective__chunk_tokens=tokens)["all-reduce"].runs for tokens in (48, 24)]
+    assert runs[0] == runs[1]

@@ -68,5 +68,7 @@ def test_mistakes():
     line = [sys.executable, "-m", "lm.parallel.launch"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "command to start" in done.stderr
+    done = subprocess.run([*line, "--", "--config=configs/quickstart.py"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "is no command: write it behind --" in done.stderr
     done = subprocess.run([*line, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "--hand_to" in done.stdout

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from lm import checkpoint, metrics, workdir
+from lm import checkpoint, lock, metrics, workdir
+from lm.weights.place import open_place
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
@@ -24,7 +26,7 @@ TINY = {
     "train.checkpoint_every": 20, "train.evaluate_every": 60, "train.sample_every": 120, "schedule.warmup_steps": 10,
     "sample.max_new_tokens": 20,
 }  # fmt: skip
-SHORT = {"train__steps": 60, "train__evaluate_every": 20, "train__sample_every": 0, "train__profile_steps": "(3, 5)"}
+SHORT = {"train__steps": 60, "train__evaluate_every": 20, "train__sample_every": -1, "train__profile_steps": "(3, 5)"}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,6 @@ def start(corpus, folder, until, **overrides):
 
 def tree(folder, step):
     """Return every array of a checkpoint's params and opt_state as Orbax reads them back."""
-    import jax
     import orbax.checkpoint as ocp
 
     leaves = []
@@ -79,7 +80,7 @@ def tree(folder, step):
 
 def numbers(folder):
     """Return the rows of a run that a clock does not enter."""
-    return [row for row in metrics.read(folder / workdir.METRICS) if row.name not in TIMES]
+    return [row for row in metrics.read(folder) if row.name not in TIMES]
 
 
 def contents(folder):
@@ -109,7 +110,7 @@ def test_a_run_leaves_what_the_design_says(straight):
     assert not (straight / workdir.LOCK).exists()
     facts = json.loads((straight / workdir.RUN).read_text())
     assert facts["finished"] is True and facts["parameters"] > 0 and len(facts["data"]["fingerprint"]) == 64
-    rows = metrics.read(straight / workdir.METRICS)
+    rows = metrics.read(straight)
     assert [row.step for row in rows if row.name == "train/loss"] == list(range(1, STEPS + 1))
     assert [row.step for row in rows if row.name == "valid/loss"] == [60, 120, 180, 240]
     losses = {row.step: row.value for row in rows if row.name == "valid/loss"}
@@ -129,7 +130,7 @@ def test_the_report_stands_alone(straight):
     facts = json.loads((straight / workdir.RUN).read_text())
     valid = facts["data"]["valid"]
     assert f"{8 * valid['xz_bytes'] / valid['bytes']:.4f}" in page
-    last = [row for row in metrics.read(straight / workdir.METRICS) if row.name == "valid/loss"][-1]
+    last = [row for row in metrics.read(straight) if row.name == "valid/loss"][-1]
     assert f"{last.value:.4f}" in page
 
 
@@ -248,7 +249,7 @@ def test_a_folder_that_is_no_run_and_a_busy_one_are_refused(corpus, straight, tm
     done = train(corpus, tmp_path)
     assert done.returncode == 2 and "holds files, but no run" in done.stderr
     assert contents(tmp_path) == {Path("thesis.txt"): b"precious"}
-    with workdir.lock(straight / workdir.LOCK, "it"):
+    with lock.held(straight / workdir.LOCK, "it", print):
         done = train(corpus, straight)
     assert done.returncode == 2 and f"is in use by process {os.getpid()}" in done.stderr
 
@@ -283,6 +284,7 @@ def mixed(corpus):
 def test_every_source_of_a_mixture_is_validated(corpus, mixed):
     folder, mixture = mixed
     names = [f"files:{corpus}/{name}.txt" for name in ("text", "vowels")]
+    assert not (folder / workdir.SAMPLES).exists()
     rows = {(row.step, row.name): row.value for row in numbers(folder)}
     data = json.loads((folder / workdir.RUN).read_text())["data"]
     assert [(part["source"], part["share"]) for part in data["parts"]] == [(names[0], 0.75), (names[1], 0.25)]
@@ -334,3 +336,26 @@ def test_generate_speaks_only_the_text(corpus, straight):
     ):
         done = generate(*flags)
         assert done.returncode == 2 and words in done.stderr and done.stdout == "", flags
+
+
+def test_a_run_on_an_object_store_killed_and_moved_is_the_same_run(corpus, straight, far, monkeypatch):
+    """Killed by SIGKILL, it goes on on another machine, which has no copy of the token store yet."""
+    folder, elsewhere = far / "run", {"data.store": str(far / "store"), "train.checkpoint_every": 60}
+    monkeypatch.setenv("HOME", str(corpus / "one machine"))
+    process = start(corpus, folder, 60, **elsewhere)
+    process.kill()
+    process.wait()
+    assert (folder / workdir.LOCK).exists()
+    monkeypatch.setenv("HOME", str(corpus / "another"))
+    done = train(corpus, folder, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step" in done.stderr and "fetching gs://" in done.stderr and "tokenising" not in done.stderr
+    assert not (folder / workdir.LOCK).exists()
+    assert numbers(folder) == numbers(straight)
+    assert (folder / workdir.SAMPLES).read_text() == (straight / workdir.SAMPLES).read_text()
+    assert json.loads((folder / workdir.RUN).read_text())["finished"] is True
+    page = (folder / workdir.REPORT).read_text()
+    assert page.count("<svg") == (straight / workdir.REPORT).read_text(encoding="utf-8").count("<svg")
+    near, there = open_place(str(straight)), open_place(f"{folder}@{STEPS}")
+    jax.tree.map(np.testing.assert_array_equal, near.params, there.params)
+    assert there.tokenizer.to_json() == near.tokenizer.to_json()

@@ -63,7 +63,7 @@ def test_a_run_with_everything_on(settled, tmp_path, monkeypatch):
             state, values = run.step(state, batch)
             log(number + 1, state, values)
         hooks.Saving(saver, run, log, writer, lambda number: None)(4, state)
-    rows = {(row.step, row.name): row.value for row in metrics.read(tmp_path / workdir.METRICS)}
+    rows = {(row.step, row.name): row.value for row in metrics.read(tmp_path)}
     assert [rows[step, "tokens"] for step in (1, 2, 3, 4)] == [13 * count for count in (8, 16, 24, 40)]
     assert rows[2, "train/objective"] > rows[2, "train/loss"] and rows[2, "experts/load_max"] > 1
     assert run.facts["parameters"] - run.facts["active_parameters"] == 2 * (2 * 24 * 40 + 40 + 24)  # of 2 experts

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file
 
-from lm import trees
+from lm import transfer, trees
 from lm.model.transformer import Transformer
 from lm.refusal import Refusal
 from lm.text.learn import learn
@@ -248,3 +248,21 @@ def test_long_work_is_told(monkeypatch):
     told = published.told(tensors, "reading x", said.append)
     assert told["b"].read() is array and told["a"].read() is array and told["a"].read() is array
     assert said == [f"reading x: {share}% of 0.00 GB" for share in (25, 50, 50)]
+
+
+@pytest.mark.parametrize("name", ["model", "model.gguf"])
+def test_a_place_may_be_on_an_object_store(golden, tmp_path, far, monkeypatch, name):
+    monkeypatch.setattr(transfer, "NEAR", tmp_path / "near")
+    bundle = open_place(str(golden("llama").write(tmp_path / "one")))
+    place = str(far / name)
+    said = []
+    save_place(bundle, place, said.append)
+    assert any(line.startswith(f"sending to {far}") for line in said)
+    jax.tree.map(np.testing.assert_array_equal, open_place(place).params, bundle.params)
+    if name == "model":
+        jax.tree.map(np.testing.assert_array_equal, open_place(f"{place}/model.safetensors").params, bundle.params)
+    assert describe(place).config.model == bundle.config.model
+    with pytest.raises(Refusal, match="is there already"):
+        save_place(bundle, place)
+    with pytest.raises(Refusal, match=r"not a PLACE \(there is none"):
+        open_place(f"{far}/nothing")
