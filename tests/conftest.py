@@ -3,6 +3,7 @@
 Processes that tests start have one device each, and compile as the tests do: to compile is most of their time.
 """
 
+import gc
 import importlib.metadata
 import os
 import subprocess
@@ -21,6 +22,7 @@ import jax.extend
 import numpy as np
 import pytest
 
+gc.set_threshold(100_000, 20, 20)  # or else a fifteenth of the time is spent on looking for garbage
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,4 +1,4 @@
-"""A thousand sample sections, drawn at random: each runs, or is refused with a sentence, by few programs."""
+"""Four hundred sample sections, drawn at random: each runs, or is refused with a sentence, by few programs."""
 
 import math
 from collections import Counter
@@ -92,7 +92,7 @@ def test_each_runs_or_is_refused(generator, compiled):
     seen = Counter()
     field = lambda values: st.integers(0, 59).flatmap(lambda one: st.sampled_from(values if one else ODD))
 
-    @settings(parent=QUIET, max_examples=1000, derandomize=True)
+    @settings(parent=QUIET, max_examples=400, derandomize=True)
     @given(st.fixed_dictionaries({}, optional={name: field(values) for name, values in USUAL.items()}), st.data())
     def run(fields, data):
         try:
@@ -115,7 +115,7 @@ def test_each_runs_or_is_refused(generator, compiled):
             assert one.finish_reason in ("stop", "stop_string", "length")
 
     run()
-    assert seen["ran"] > 300 and seen["refused"] > 100, seen
+    assert seen["ran"] > 120 and seen["refused"] > 40, seen
     lengths = {rounded(count, CONTEXT) for count in range(1, CONTEXT + 1)}
     rooms = {rounded(count, 1 << 30) for count in range(1, max(map(len, PROMPTS)) + max(USUAL["max_new_tokens"]) + 1)}
     texts, pairs = len(lengths) + len(rooms), len(lengths) * (len(lengths) + 1) // 2  # of a context, or of a window

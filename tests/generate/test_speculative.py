@@ -140,7 +140,7 @@ def test_guesses_are_what_followed_before(begins):
 
 # ---- Draws: three tokens of a vocabulary of five, of which 0 ends a text, against all texts' probabilities.
 
-COUNT = 50_000
+COUNT = 20_000
 PROMPT = [1, 2, 3, 1, 2]
 SETTINGS = [
     {"temperature": 1.0},
@@ -214,7 +214,7 @@ def _written(five, sampling, draft, fields, count):
 @pytest.mark.parametrize("fields", SETTINGS, ids=lambda fields: " ".join(fields))
 @pytest.mark.parametrize("draft", ["lookup", "PLACE"])
 def test_texts_have_the_models_probabilities(five, sampling, draft, fields):
-    """χ² of 50,000 texts; those too rare for it are held as one."""
+    """χ² of 20,000 texts; those too rare for it are held as one."""
     logits = _logits(five, 0)
     shares = {text: _shares(logits[text], text, fields) for text in logits}
     chances = {}

@@ -26,6 +26,7 @@ TINY = {
     "train.checkpoint_every": 20, "train.evaluate_every": 60, "train.sample_every": 120, "schedule.warmup_steps": 10,
     "sample.max_new_tokens": 20,
 }  # fmt: skip
+SHORT = {"train__steps": 60, "train__evaluate_every": 20, "train__sample_every": -1, "train__profile_steps": "(3, 5)"}
 
 
 @pytest.fixture(scope="module")
@@ -133,38 +134,31 @@ def test_the_report_stands_alone(straight):
     assert f"{last.value:.4f}" in page
 
 
-def test_killed_twice_is_the_same_run(corpus, straight):
+def test_killed_and_then_terminated_is_the_same_run(corpus, straight):
+    """A killed run goes on after its newest checkpoint; a terminated one saves its last step first."""
     folder = corpus / "killed"
-    for until in (20, 100):
-        process = start(corpus, folder, until)
-        time.sleep(random.Random(until).random() * 0.2)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        assert checkpoint.steps(folder / workdir.CHECKPOINTS)[-1] < STEPS
-    done = train(corpus, folder)
-    assert done.returncode == 0, done.stderr
-    assert "resuming after step" in done.stderr
-    assert numbers(folder) == numbers(straight)
-    ours, theirs = tree(folder, STEPS), tree(straight, STEPS)
-    assert len(ours) > 20 and all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    for name in (workdir.SAMPLES, workdir.CONFIG):
-        assert (folder / name).read_bytes() == (straight / name).read_bytes()
-
-
-def test_terminated_saves_the_last_step_and_goes_on(corpus, straight):
-    folder = corpus / "terminated"
     process = start(corpus, folder, 20)
+    time.sleep(random.Random(20).random() * 0.2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    killed = checkpoint.steps(folder / workdir.CHECKPOINTS)[-1]
+    assert killed < STEPS
+    process = start(corpus, folder, killed + 20)
     process.send_signal(signal.SIGTERM)
     begun = time.monotonic()
     assert process.wait(timeout=60) == 143
     assert time.monotonic() - begun < 20
     last = checkpoint.steps(folder / workdir.CHECKPOINTS)[-1]
-    assert last == numbers(folder)[-1].step and 20 <= last < STEPS
+    assert last == numbers(folder)[-1].step and killed + 20 <= last < STEPS
     assert json.loads((folder / workdir.RUN).read_text())["finished"] is False
-    assert train(corpus, folder).returncode == 0
+    done = train(corpus, folder)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming after step {last}" in done.stderr
     assert numbers(folder) == numbers(straight)
     ours, theirs = tree(folder, STEPS), tree(straight, STEPS)
-    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert len(ours) > 20 and all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    for name in (workdir.SAMPLES, workdir.CONFIG):
+        assert (folder / name).read_bytes() == (straight / name).read_bytes()
 
 
 def test_a_flipped_bit_is_noticed_and_a_longer_run_goes_on(corpus, straight):
@@ -268,21 +262,28 @@ def test_steps_that_are_not_finite_stop_the_run(corpus):
     assert "5 steps in a row" in sentence and ("the loss" in sentence or "the gradient of" in sentence)
 
 
-def test_every_source_of_a_mixture_is_validated(corpus, straight):
+@pytest.fixture(scope="module")
+def mixed(corpus):
+    """Return the workdir of a short run of two sources that wrote a profile, and its mixture."""
     draw = random.Random(5)
     (corpus / "vowels.txt").write_text("".join(draw.choices("aei ", k=1999)), encoding="utf-8")
-    names = [f"files:{corpus}/{name}.txt" for name in ("text", "vowels")]
     folder = corpus / "mixed"
-    mixture = f"('{names[0]}=3', '{names[1]}=1')"
+    mixture = f"('files:{corpus}/text.txt=3', 'files:{corpus}/vowels.txt=1')"
     done = train(
         corpus,
         folder,
         data__source="embedded:code",
         data__mixture=mixture,
         data__packing="first_fit",
-        train__sample_every=-1,
+        **SHORT,
     )
     assert done.returncode == 0, done.stderr
+    return folder, mixture
+
+
+def test_every_source_of_a_mixture_is_validated(corpus, mixed):
+    folder, mixture = mixed
+    names = [f"files:{corpus}/{name}.txt" for name in ("text", "vowels")]
     assert not (folder / workdir.SAMPLES).exists()
     rows = {(row.step, row.name): row.value for row in numbers(folder)}
     data = json.loads((folder / workdir.RUN).read_text())["data"]
@@ -291,22 +292,20 @@ def test_every_source_of_a_mixture_is_validated(corpus, straight):
     assert data["train"]["tokens"] == sum(part["train"]["tokens"] for part in data["parts"])
     scored = [part["valid"]["tokens"] - 1 for part in data["parts"]]
     held_out = np.array([part["valid"]["bytes"] for part in data["parts"]])
-    for step in (60, 120, 180, 240):
+    for step in (20, 40, 60):
         losses = [rows[step, f"valid/{name}/loss"] for name in names]
         assert losses[0] != losses[1]
         assert np.isclose(rows[step, "valid/loss"], np.average(losses, weights=scored), rtol=1e-6)
         bits = [rows[step, f"valid/{name}/bits_per_byte"] for name in names]
         assert np.allclose(bits, np.array(losses) * scored / np.log(2) / held_out)
-    assert rows[240, f"valid/{names[1]}/loss"] < rows[60, f"valid/{names[1]}/loss"]
+    assert rows[60, f"valid/{names[1]}/loss"] < rows[20, f"valid/{names[1]}/loss"]
     other = mixture.replace("=3", "=2")
-    done = train(corpus, folder, data__source="embedded:code", data__mixture=other, data__packing="first_fit")
+    done = train(corpus, folder, data__source="embedded:code", data__mixture=other, data__packing="first_fit", **SHORT)
     assert done.returncode == 2 and f"data.mixture: ('{names[0]}=3', " in done.stderr.splitlines()[-1]
 
 
-def test_a_profile_is_written(corpus):
-    folder = corpus / "profiled"
-    done = train(corpus, folder, train__profile_steps="(3, 5)", train__steps=8, schedule__warmup_steps=0)
-    assert done.returncode == 0, done.stderr
+def test_a_profile_is_written(mixed):
+    folder, _ = mixed
     assert list((folder / workdir.PROFILE).rglob("*.xplane.pb"))
 
 
