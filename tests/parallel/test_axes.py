@@ -1,5 +1,7 @@
 """Every axis of a mesh, alone and with others: twenty steps are those of one device."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +21,21 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def single(request, tiny, train, mesh_of):
-    """Return the model's overrides, and the metrics on one device."""
-    model = {f"model.{name}": value for name, value in CASES[request.param].items()} | {"model.context": 12}
-    return model, train(tiny(**model), mesh_of(data=1), STEPS, **LENGTHS)[0]
+def single_of(tiny, train, mesh_of):
+    """Return a function: a case → the model's overrides, and the metrics on one device."""
+
+    @functools.cache
+    def made(case):
+        model = {f"model.{name}": value for name, value in CASES[case].items()} | {"model.context": 12}
+        return model, train(tiny(**model), mesh_of(data=1), STEPS, **LENGTHS)[0]
+
+    return made
+
+
+@pytest.fixture
+def single(request, single_of):
+    """Return what single_of does of the case asked for."""
+    return single_of(request.param)
 
 
 @pytest.mark.parametrize(
