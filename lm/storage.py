@@ -73,7 +73,7 @@ def kvstore(folder: Path) -> dict[str, str]:
     if not is_far(folder):
         return {"driver": "file", "path": f"{absolute(folder)}/"}
     bucket, _, rest = str(folder).partition("://")[2].partition("/")
-    return {"driver": "gcs", "bucket": bucket, "path": f"{rest}/"}
+    return {"driver": "gcs", "bucket": bucket, "path": f"{rest}/" if rest else ""}
 
 
 def _system(path: Path) -> Any:

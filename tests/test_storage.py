@@ -94,3 +94,15 @@ def test_a_store_that_cannot_be_reached_is_one_sentence(monkeypatch):
     monkeypatch.setattr(storage, "_system", fail)
     with pytest.raises(Refusal, match=r"^gs://far-away cannot be read: no network at all\.$"):
         storage.place("gs://far-away/run")
+
+
+@pytest.mark.parametrize("name", ["gs://bucket", "gs://bucket/", "gs://bucket/a b@3#/", "gs://bucket//c"])
+def test_tensorstore_and_etils_mean_the_same_object(store_of_objects, name):
+    import tensorstore
+
+    folder = storage.place(name)
+    store = tensorstore.KvStore.open(storage.kvstore(folder)).result()
+    store.write("it", b"1").result()
+    assert (folder / "it").read_bytes() == b"1" and folder / "it" in folder.glob("*")
+    (folder / "it").unlink()
+    assert store.read("it").result().state == "missing"
