@@ -23,7 +23,7 @@ class Stop:
     def __init__(self) -> None:
         self.number = 0
         self.is_graceful = False
-        self._processes = Processes()
+        self._processes: Processes | None = None  # while they come together
         self._signal = 0  # that came to this process
         self._lock = threading.Lock()
         self._passed, self._next, self._point = 0, None, None
@@ -32,12 +32,14 @@ class Stop:
             signal.signal(number, self._take)
 
     def join(self, processes: Processes) -> None:
-        """Obey signals that come to any of these processes."""
+        """Obey signals that come to any of these processes, and that came to this one while they came together."""
         self._processes = processes
+        if self._signal and processes.count == 1:
+            self._take(self._signal, None)
         processes.watch(self._look)
 
     def _take(self, number: int, frame: object) -> None:
-        if self._processes.count > 1:
+        if self._processes is None or self._processes.count > 1:
             self._signal = number  # the thread that talks to the others finds it
             return
         self.number = number

@@ -113,7 +113,7 @@ def test_written_out(tiny, slow_attention, case):
     expected = np.einsum("bthc,hcd->btd", mixed, params["out"]["kernel"]) + np.asarray(
         params["out"].get("bias", np.zeros(1))
     )
-    np.testing.assert_allclose(out, expected, atol=2e-5)
+    np.testing.assert_allclose(out, expected, atol=5e-5)
 
 
 def test_cache_is_filled_and_read(tiny):
@@ -163,7 +163,7 @@ def test_cross_attention_written_out(tiny, slow_attention, case):
     mixed = slow_attention(query, key, value, allowed, None, section.attention_soft_cap or None)
     expected = np.einsum("bthc,hcd->btd", mixed, params["out"]["kernel"])
     expected = expected + np.asarray(params["out"].get("bias", np.zeros(1)))
-    np.testing.assert_allclose(out, expected, atol=2e-5)
+    np.testing.assert_allclose(out, expected, atol=5e-5)
 
     one = (read == 1).astype(np.int32)
     layer = caches.empty(section, 2, 7)[0]

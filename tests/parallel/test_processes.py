@@ -1,5 +1,6 @@
 """Several real processes as one run: the same batches, the same losses, one end, one status."""
 
+import contextlib
 import json
 import re
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 from lm import checkpoint, workdir
 from lm.parallel import processes
+from lm.parallel.processes import Processes
+from lm.parallel.stop import Stop
 from lm.refusal import Refusal
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +49,8 @@ import json, sys
 from pathlib import Path
 from lm.config.files import from_json
 from lm.parallel import processes
+from lm.parallel.processes import Processes
+from lm.parallel.stop import Stop
 
 def main():
     given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if word.startswith("--"))
@@ -163,6 +168,8 @@ def test_slurm_and_open_mpi_are_detected(monkeypatch, count):
 JOIN = """
 import sys
 from lm.parallel import processes
+from lm.parallel.processes import Processes
+from lm.parallel.stop import Stop
 
 processes._JOINED_WITHIN = 2
 processes.join(processes.named(sys.argv[1], 2, int(sys.argv[2])))
@@ -190,3 +197,20 @@ def test_a_port_that_is_taken_is_named():
 def test_one_process_alone_starts_nothing():
     assert processes.join(processes.Named("localhost:1", 1, 0)).count == processes.join(None).count == 1
     assert not jax.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_signal_while_processes_come_together_is_obeyed_when_they_have(monkeypatch, count):
+    left = []
+    monkeypatch.setattr(Processes, "watch", lambda self, look: look({}))
+    monkeypatch.setattr(Processes, "leave", lambda self, *told: left.append(told))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = Stop()
+        signal.raise_signal(signal.SIGTERM)  # nobody to tell yet
+        with pytest.raises(SystemExit, match="143") if count == 1 else contextlib.nullcontext():
+            stop.join(Processes(count, count - 1))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert left == ([] if count == 1 else [(143, "process 1 was stopped, and with it the run.")])
